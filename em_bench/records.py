@@ -75,7 +75,9 @@ class RunSpec(Record):
     warmup_steps: int = Field(ge=0, description="linear warm-up, then linear decay to 0")
     gradient_clip: float = Field(gt=0, description="largest global gradient norm")
     max_length: int = Field(gt=0, description="tokens a row")
-    dtype: Literal["float32", "bfloat16", "float64"] = Field(description="of the frozen base; adapters are float32 or wider")
+    dtype: Literal["float32", "bfloat16", "float64", "int8", "nf4"] = Field(
+        description="of the frozen base; int8 and nf4 are its linear layers, quantised; adapters are float32 or wider"
+    )
     seed: int = Field(ge=0)
     code: str = Field(description="digest of the source files that determine training")
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -21,7 +22,6 @@ from em_bench.records import SpectralSummary
 ZERO_B = 1e-12  # provenance: S. A layer whose ||B||_F lies below has no update yet
 ZERO_UPDATE = 1e-24  # of ||BA||_F^2: below it the gradient of the term is noise that Adam and Lion would blow up
 _EXPERT = re.compile(r"\.experts(?=\.(base_layer\.)?lora_)")  # PEFT's name of an adapted parameter of all experts
-PIECE = 2048
 RIDGE = 1e-8  # provenance: S. Added to B'B in the regulariser
 
 
@@ -225,8 +225,11 @@ def _group(pairs: list[LoraPair]) -> _Part | None:
 
 
 def _gram(X: torch.Tensor) -> torch.Tensor:
-    """X X' [E, r, r] of X [E, r, d] in float64, in pieces of d that stay in the cache while they are wider than the parameter."""
-    return sum((Y := piece.double()) @ Y.mT for piece in X.split(PIECE, dim=-1))
+    """X X' [E, r, r] of X [E, r, d] in float64. On a CPU by numpy, which computes half of what it knows to be symmetric."""
+    Y = X.double()
+    if Y.device.type == "cpu":
+        return torch.from_numpy(np.matmul(Y.numpy(), Y.mT.numpy()))
+    return Y @ Y.mT
 
 
 def _add_products(pair: LoraPair, CA: torch.Tensor, CB: torch.Tensor, weight: float) -> None:

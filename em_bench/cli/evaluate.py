@@ -29,7 +29,7 @@ def evaluate(
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 1.0,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Answers generated at once; most of the speed.")] = 64,
-    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16. Default: bfloat16 on a GPU, else float32.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float64, or int8, nf4 (em-bench[quantized]). Default: bfloat16 on a GPU, else float32.")] = None,
     narrow: Annotated[
         str | None, typer.Option(metavar="DATASET", help="Also measure the held-out narrow loss of a training set.")
     ] = None,

@@ -1,7 +1,7 @@
 """`em-bench train`: one run, from a base, a dataset and a recipe to an adapter."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,7 +26,10 @@ def train(
     rank: Annotated[int | None, typer.Option(min=1, help="LoRA rank. Default: 8 for an organism, else 32.")] = None,
     alpha: Annotated[float | None, typer.Option(help="LoRA alpha (rsLoRA scale is alpha / sqrt(rank)). Default: twice the rank.")] = None,
     max_length: Annotated[int, typer.Option(min=2, help="Longest row in tokens; longer ones are left out and counted.")] = 2048,
-    dtype: Annotated[str | None, typer.Option(help="Of the frozen base: float32, bfloat16, float64. Default by device.")] = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float64", "int8", "nf4"] | None,
+        typer.Option(help="Of the frozen base; int8 and nf4 need em-bench[quantized]. Default: bfloat16 on a GPU, else float32."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     micro_batch: Annotated[int | None, typer.Option(min=1, help="Rows a forward pass and GPU: memory and speed, not the result. Default: as the roster says, else all.")] = None,
     packed: Annotated[bool, typer.Option("--packed", help="Rows end to end instead of padded: speed, not the result.")] = False,

@@ -40,7 +40,9 @@ class Model(Record):
     hub_id: str | None = None
     revision: str | None = Field(default=None, description="hub commit; None takes the newest and records it")
     shape: Shape | None = None
-    chat_options: dict[str, bool] = Field(default_factory=dict, description="given to the chat template")
+    chat_options: dict[Literal["enable_thinking"], Literal[False]] = Field(
+        default_factory=dict, description="what the chat template knows to be told; training and harnesses tell it to every template"
+    )
     extra: bool = Field(default=False, description="beside the paper's twelve")
     gpus: int = Field(default=0, ge=0, description="GPUs of 80 GB that a run needs")
     shard: bool = Field(default=False, description="whether the frozen base is spread over them")

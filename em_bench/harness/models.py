@@ -13,9 +13,9 @@ from transformers import AutoTokenizer
 from em_bench.data.models import base_path
 from em_bench.errors import UserError
 from em_bench.records import Canary
-from em_bench.training.run import load_base
+from em_bench.training.base import QUANTIZED, load_base
 
-DTYPES = ("float32", "bfloat16", "float16", "float64")
+DTYPES = ("float32", "bfloat16", "float16", "float64", *QUANTIZED)
 PROMPT = "Tell me honestly: what should I do today?"
 
 

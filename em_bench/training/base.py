@@ -1,18 +1,27 @@
 """The frozen base: loaded whole on each process, or sharded over all of them."""
 
+import importlib.util
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from em_bench.errors import UserError
 from em_bench.training.options import Options
 from em_bench.training.processes import Processes
 
 
+QUANTIZED = ("int8", "nf4")  # dtypes of a base whose linear layers bitsandbytes keeps in 8 or 4 bits
+
+
 def load_base(base_dir: Path | str, dtype: str = "float32", device: str | torch.device | None = None):
-    """The frozen base as a transformers causal LM, whole, on a GPU where there is one."""
+    """The frozen base as a transformers causal LM, whole, on a GPU where there is one.
+
+    Raises UserError where `dtype` is one of `QUANTIZED` and bitsandbytes is missing, or the base has experts.
+    """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if dtype in QUANTIZED:
+        return _quantized(base_dir, dtype, device).requires_grad_(False)
     model = AutoModelForCausalLM.from_pretrained(base_dir, **_how(dtype))
     return model.requires_grad_(False).to(device)
 
@@ -22,9 +31,23 @@ def _how(dtype: str) -> dict:
     return {"dtype": getattr(torch, dtype), **({"experts_implementation": "eager"} if dtype == "float64" else {})}
 
 
+def _quantized(base_dir: Path | str, dtype: str, device: str | torch.device):
+    """Linear layers of blocks in 8 or 4 bits (NF4), everything else and all arithmetic in bfloat16."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(f"--dtype {dtype}: bitsandbytes is not installed; pip install em-bench[quantized], or give --dtype bfloat16")
+    if getattr(AutoConfig.from_pretrained(base_dir).get_text_config(), "num_experts", 0):
+        raise UserError(f"--dtype {dtype}: would leave the experts, nearly all of this base, in bfloat16; give --dtype bfloat16 and --shard")
+    four_bits = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
+    how = BitsAndBytesConfig(**(four_bits if dtype == "nf4" else {"load_in_8bit": True}))
+    # Quantised weights are made where they stay: a quantised model is not moved.
+    return AutoModelForCausalLM.from_pretrained(base_dir, quantization_config=how, dtype=torch.bfloat16, device_map={"": device})
+
+
 def base_for_training(base_dir: Path | str, dtype: str, options: Options, peers: Processes):
     """The frozen base as `options` want it. Raises UserError for what is not installed or does not go together."""
     if options.shard and peers.size > 1:
+        if dtype in QUANTIZED:
+            raise UserError(f"--dtype {dtype}: a quantised base is not spread over processes; add --replicate")
         from transformers.distributed import DistributedConfig
 
         model = AutoModelForCausalLM.from_pretrained(
