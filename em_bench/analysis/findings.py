@@ -71,8 +71,8 @@ def _contrast(main: pd.DataFrame, name: str, claim: str, recipe: str, rule: Rule
     d = paired(main[main["recipe"] == "adam"], main[main["recipe"] == recipe], "rate")
     if isinstance(d, Gap):
         return unknown(name, claim, text, rows, d.reason)
-    said = f"{d.mean:+.1f} points [{d.low:+.1f}, {d.high:+.1f}] over {d.pairs} pairs of runs"
-    told = decided(name, claim, text, rule, (d.mean, d.low, d.high), said, rows, d.sd, "pairs of runs", d.pairs)
+    said = f"{d.mean:+z.1f} points [{d.low:+z.1f}, {d.high:+z.1f}] over {d.over}"
+    told = decided(name, claim, text, rule, (d.mean, d.low, d.high), said, rows, d.sd, d.unit, d.units)
     return _at_matched_loss(told, rows)
 
 
@@ -154,6 +154,8 @@ def _optimiser_or_size(main: pd.DataFrame) -> Finding:
     ranges = {a: bootstrap_rates(rows, a, o) for a, o in others.items()}
     value = [float(np.ptp(100 * v)) for _, v, _ in ranges.values()]
     drawn = np.subtract(*(np.ptp(100 * d, axis=1) for _, _, d in ranges.values()))
+    if not np.isfinite(drawn).all():
+        return unknown(name, claim, text, main, "some runs have coherent responses to a few questions only; no interval")
     low, high = map(float, np.quantile(drawn, [0.025, 0.975]))
     n = len({q.cluster for c in rows["cell"] for q in c.questions})
     said = f"{value[0]:.1f} points between optimisers, {value[1]:.1f} between models: "
@@ -234,12 +236,12 @@ def _term(cells: pd.DataFrame, path: tuple[Step, ...] | Gap, recipe: str, word: 
     mine = mine[mine["spectral_lambda"] == step.spectral_lambda]
     if not isinstance(step.gain, Difference):
         return unknown(name, claim, text, mine, step.gain.reason)
-    cost = f", cost {step.cost.mean:+.3f} nats" if isinstance(step.cost, Difference) else ""
+    cost = f", cost {step.cost.mean:+z.3f} nats" if isinstance(step.cost, Difference) else ""
     d = step.gain
     said = (
-        f"{d.mean:+.1f} points [{d.low:+.1f}, {d.high:+.1f}] at lambda {step.spectral_lambda:g}{cost}, {d.pairs} pairs"
+        f"{d.mean:+z.1f} points [{d.low:+z.1f}, {d.high:+z.1f}] at lambda {step.spectral_lambda:g}{cost}, over {d.over}"
     )
-    return decided(name, claim, text, rule, (d.mean, d.low, d.high), said, mine, d.sd, "pairs of runs", d.pairs)
+    return decided(name, claim, text, rule, (d.mean, d.low, d.high), said, mine, d.sd, d.unit, d.units)
 
 
 def _code_clean(cells: pd.DataFrame, path: tuple[Step, ...] | Gap) -> Finding:

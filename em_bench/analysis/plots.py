@@ -12,7 +12,7 @@ from em_bench.analysis.dynamics import Point
 from em_bench.analysis.figures import INK, MARKERS, STYLE, plt
 from em_bench.analysis.finding import Finding
 from em_bench.analysis.loss_alignment import points
-from em_bench.analysis.marginals import Marginal
+from em_bench.analysis.marginals import NAMES, Marginal
 from em_bench.analysis.palette import colour
 from em_bench.analysis.paper import FACTS
 from em_bench.analysis.regularisation import Step
@@ -78,11 +78,11 @@ def marginal(found: Marginal, paper: dict[str, float]) -> plt.Figure:
 
 
 def variance(found: Anova) -> plt.Figure:
-    """Share of the variance of each axis."""
-    figure, axes = plt.subplots(figsize=(6.4, 0.5 * len(found.effects) + 1.0))
+    """Share of the variance of each effect."""
+    figure, axes = plt.subplots(figsize=(6.4, 0.4 * len(found.effects) + 1.0))
     effects = sorted(found.effects, key=lambda e: e.eta2)
     axes.barh(
-        [e.axis.replace("_", " ").replace("recipe", "optimiser") for e in effects],
+        [" x ".join(NAMES[a] for a in e.axes) for e in effects],
         [100 * e.eta2 for e in effects],
         color=INK,
         alpha=0.75,

@@ -9,7 +9,6 @@ from em_bench.analysis.runs import Runs
 from em_bench.analysis.scale import scale
 from em_bench.analysis.tables import Table, interval, table
 
-NAMES = {"recipe": "optimiser", "model": "model", "dataset": "dataset", "batch_size": "batch size"}
 CLUSTERED = "Intervals are 95 %, clustered by question."
 
 
@@ -112,20 +111,21 @@ def spectra_tables(runs: Runs) -> list[Table]:
     for name, cells in groups:
         found = spectra.flatness_and_alignment(cells, name)
         if isinstance(found, Gap):
-            rows.append((name, None, None, None, None, found.reason))
+            rows.append((name, None, None, None, None, None, found.reason))
         else:
-            rows += [(c.group, c.given, c.runs, c.r, interval(c.low, c.high, ".2f"), None) for c in found]
+            rows += [(c.group, c.given, c.runs, c.settings, c.r, interval(c.low, c.high, ".2f"), None) for c in found]
     columns = [
         ("runs", "group", ""),
         ("held fixed", "given", ""),
         ("runs", "runs", "d"),
+        ("settings", "settings", "d"),
         ("r", "r", "+.2f"),
         ("interval", "interval", ""),
         ("", "gap", ""),
     ]
     caption = (
-        "Pearson's r of flatness (minus F/N − 1/√r) and mean alignment. An association across runs: what "
-        "made the spectra flat may act on its own."
+        "Pearson's r of flatness (minus F/N − 1/√r) and mean alignment over runs; intervals by Fisher's z from the number of "
+        "settings. An association, not a cause: what made the spectra flat (the optimiser, its learning rate) may act on its own."
     )
     out.append(table("flatness", "Flatness and alignment", caption, columns, rows))
     return out
@@ -182,7 +182,7 @@ def regularisation_table(runs: Runs) -> Table:
         ]
     )
     caption = (
-        f"Against the same run at λ 0, t intervals over pairs of runs. Picked: the largest λ that costs at most "
+        f"Against the same run at λ 0; t intervals over settings (dataset, batch size), seeds averaged. Picked: the largest λ that costs at most "
         f"{TOLERANCE:g} nats, alignment unseen. Efficient: "
         "no other λ of that optimiser has both less loss and more alignment."
     )
