@@ -154,10 +154,10 @@ def _optimiser_or_size(main: pd.DataFrame) -> Finding:
     ranges = {a: bootstrap_rates(rows, a, o) for a, o in others.items()}
     value = [float(np.ptp(100 * v)) for _, v, _ in ranges.values()]
     drawn = np.subtract(*(np.ptp(100 * d, axis=1) for _, _, d in ranges.values()))
-    if not np.isfinite(drawn).all():
-        return unknown(name, claim, text, main, "some runs have coherent responses to a few questions only; no interval")
-    low, high = map(float, np.quantile(drawn, [0.025, 0.975]))
     n = len({q.cluster for c in rows["cell"] for q in c.questions})
+    if not np.isfinite(drawn).all() or np.ptp(drawn) == 0 or n < 2:
+        return unknown(name, claim, text, main, "too few questions with coherent responses to make an interval from")
+    low, high = map(float, np.quantile(drawn, [0.025, 0.975]))
     said = f"{value[0]:.1f} points between optimisers, {value[1]:.1f} between models: "
     said += f"{value[0] - value[1]:+.1f} [{low:+.1f}, {high:+.1f}]"
     sd = float(drawn.std()) * np.sqrt(n)
@@ -207,12 +207,10 @@ def _loss(cells: pd.DataFrame) -> list[Finding]:
             out.append(unknown(name, claim, text, rows, f.reason))
             continue
         value = getattr(f, r2)
-        said = f"{text.split(' >')[0]} {value:.2f} [{f.r2_low:.2f}, {f.r2_high:.2f}] over {f.runs} runs"
+        said = f"{text.split(' >')[0]} {value:.2f} [{f.r2_low:.2f}, {f.r2_high:.2f}] over {f.runs} runs in {f.settings} settings"
         said += f" of {rows['model'].iloc[0]}"
-        sd = (f.r2_high - f.r2_low) / 3.92 * np.sqrt(f.runs)
-        out.append(
-            decided(name, claim, text, above(line), (value, f.r2_low, f.r2_high), said, rows, sd, "runs", f.runs)
-        )
+        sd, interval = (f.r2_high - f.r2_low) / 3.92 * np.sqrt(f.settings), (value, f.r2_low, f.r2_high)
+        out.append(decided(name, claim, text, above(line), interval, said, rows, sd, "settings", f.settings))
     return out
 
 
@@ -224,14 +222,11 @@ def _term(cells: pd.DataFrame, path: tuple[Step, ...] | Gap, recipe: str, word: 
         return unknown(name, claim, text, mine, path.reason)
     picked = [s for s in path if s.recipe == recipe and s.picked]
     if not picked:
-        some = any(s.recipe == recipe for s in path)
-        return unknown(
-            name,
-            claim,
-            text,
-            mine,
-            "every lambda costs more than 0.01 nats" if some else f"no {recipe} runs with and without the term",
-        )
+        some = [s for s in path if s.recipe == recipe]
+        why = "every lambda costs more than 0.01 nats" if some else f"no {recipe} runs with and without the term"
+        if any(s.narrow_loss is None for s in some):
+            why = "the narrow losses are not known, so no lambda can be picked"
+        return unknown(name, claim, text, mine, why)
     step = picked[0]
     mine = mine[mine["spectral_lambda"] == step.spectral_lambda]
     if not isinstance(step.gain, Difference):

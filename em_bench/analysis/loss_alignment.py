@@ -24,6 +24,7 @@ class Fit(Record):
 
     group: str
     runs: int
+    settings: int
     slope: float
     r2: float
     r2_low: float
@@ -181,13 +182,15 @@ def residuals(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[Residual,
 
 def _fit(kept: pd.DataFrame, formula: str, group: str, seed: int = 0) -> Fit | Gap:
     if len(kept) < MIN_RUNS:
-        return Gap(reason=f"{group}: {len(kept)} runs with a loss and an alignment; needs {MIN_RUNS}")
+        return Gap(reason=f"{group}: {len(kept)} run{'s' * (len(kept) != 1)} with a loss and an alignment; needs {MIN_RUNS}")
     for column, what in (("log_loss", "narrow loss"), ("alignment", "alignment")):
         if kept[column].nunique() < 2:
             return Gap(reason=f"{group}: all runs have the same {what}")
     fitted = smf.ols(formula, kept).fit()
     if fitted.df_resid < 1:
         return Gap(reason=f"{group}: as many coefficients as runs")
+    if fitted.ssr <= 1e-12 * fitted.centered_tss:
+        return Gap(reason=f"{group}: the runs lie on a line exactly; there is no scatter to make an interval from")
     rng = np.random.default_rng(seed)
     y, x, drawn = fitted.model.endog, fitted.model.exog, []
     recipes, where = kept["recipe"].to_numpy(), settings(kept)
@@ -212,6 +215,7 @@ def _fit(kept: pd.DataFrame, formula: str, group: str, seed: int = 0) -> Fit | G
     return Fit(
         group=group,
         runs=len(kept),
+        settings=sum(map(len, strata)),
         slope=slope,
         r2=float(fitted.rsquared),
         r2_low=float(low),

@@ -87,16 +87,16 @@ def comparable(table: pd.DataFrame, axis: str, others: Sequence[str]) -> tuple[p
 
     The column `combination` is added.
     """
-    table, name = table[table["valued"] > 0], axis.replace("_", " ")
+    table, name = table[table["valued"] > 0], NAMES[axis]
     if table[axis].nunique() < 2:
         return Gap(
-            reason=f"{name}: {'only ' + str(table[axis].iloc[0]) if len(table) else 'no runs'}; nothing to compare"
+            reason=f"{name}: {'only ' + str(table[axis].iloc[0]) if len(table) else 'no run with a rate'}; nothing to compare"
         )
     whole = list(zip(*(table[o] for o in others), strict=True))
     having = [{k for k, at in zip(whole, table[axis], strict=True) if at == level} for level in set(table[axis])]
     shared = set.intersection(*having)
     if not shared:
-        return Gap(reason=f"{name}: no combination of {', '.join(others)} has a run at every level")
+        return Gap(reason=f"{name}: no combination of {', '.join(NAMES.get(o, o) for o in others)} has a run at every level")
     kept = table[[k in shared for k in whole]].assign(combination=[k for k in whole if k in shared])
     return kept.reset_index(drop=True), len(shared), len(set(whole))
 

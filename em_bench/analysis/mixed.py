@@ -17,7 +17,7 @@ from scipy.special import expit, log_expit
 from scipy.stats import f as f_distribution
 
 from em_bench.analysis.gap import Gap
-from em_bench.analysis.marginals import AXES
+from em_bench.analysis.marginals import AXES, NAMES
 from em_bench.analysis.runs import counts
 from em_bench.records import Record
 
@@ -64,7 +64,7 @@ def mixed_logit(table: pd.DataFrame, axes: tuple[str, ...] = AXES) -> Mixed | Ga
         empty = by[(by["misaligned"] == 0) | (by["misaligned"] == by["valued"])]
         if len(empty):
             return Gap(
-                reason=f"{axis} {empty.index[0]}: every response has the same outcome; its odds have no estimate"
+                reason=f"{NAMES[axis]} {empty.index[0]}: every response has the same outcome; its odds have no estimate"
             )
     design = dmatrix(" + ".join(f"C({a})" for a in varying), table, return_type="dataframe")
     if np.linalg.matrix_rank(design) < design.shape[1]:

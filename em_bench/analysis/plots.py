@@ -127,7 +127,7 @@ def trajectories(path: Sequence[Point]) -> plt.Figure:
     """The path of each optimiser through loss and alignment; the ring is the end of training."""
     figure, axes = plt.subplots(figsize=(7.2, 4.4))
     for recipe in dict.fromkeys(p.recipe for p in path):
-        mine = [p for p in path if p.recipe == recipe and p.alignment is not None]
+        mine = [p for p in path if p.recipe == recipe and None not in (p.alignment, p.narrow_loss)]
         axes.plot([p.narrow_loss for p in mine], [p.alignment for p in mine], "-o", color=colour(recipe), ms=4, lw=1.8)
         if mine:
             axes.plot(mine[-1].narrow_loss, mine[-1].alignment, "o", ms=11, mfc="none", mec=colour(recipe), mew=2)
@@ -228,7 +228,7 @@ def pareto(path: Sequence[Step]) -> plt.Figure:
     """Alignment against narrow loss along each lambda path; filled where no other lambda is better in both."""
     figure, axes = plt.subplots(figsize=(7.2, 4.6))
     for recipe in dict.fromkeys(s.recipe for s in path):
-        mine = [s for s in path if s.recipe == recipe and s.alignment is not None]
+        mine = [s for s in path if s.recipe == recipe and None not in (s.alignment, s.narrow_loss)]
         axes.plot([s.narrow_loss for s in mine], [s.alignment for s in mine], "-", color=colour(recipe), lw=1.4)
         for s in mine:
             axes.plot(

@@ -113,7 +113,12 @@ def spectra_tables(runs: Runs) -> list[Table]:
         if isinstance(found, Gap):
             rows.append((name, None, None, None, None, None, found.reason))
         else:
-            rows += [(c.group, c.given, c.runs, c.settings, c.r, interval(c.low, c.high, ".2f"), None) for c in found]
+            rows += [
+                (name, held, None, None, None, None, c.reason)
+                if isinstance(c, Gap)
+                else (name, held, c.runs, c.settings, c.r, interval(c.low, c.high, ".2f"), None)
+                for held, c in zip(spectra.HELD, found, strict=True)
+            ]
     columns = [
         ("runs", "group", ""),
         ("held fixed", "given", ""),

@@ -114,7 +114,10 @@ def by_kind(name: str) -> tuple[bool, int, str]:
     return name.startswith("layer "), len(name), name
 
 
-def flatness_and_alignment(cells: pd.DataFrame, group: str = "all runs") -> tuple[Correlation, ...] | Gap:
+HELD = ("nothing", "log narrow loss", "log narrow loss, dataset, model, batch size")
+
+
+def flatness_and_alignment(cells: pd.DataFrame, group: str = "all runs") -> tuple[Correlation | Gap, ...] | Gap:
     """Correlation of flatness (minus the flatness gap) with alignment: plain, at matched loss, and within settings."""
     rows = cells[np.isfinite(cells["flatness_gap"]) & np.isfinite(cells["alignment"]) & (cells["narrow_loss"] > 0)]
     if len(rows) < MIN_RUNS:
@@ -130,13 +133,8 @@ def flatness_and_alignment(cells: pd.DataFrame, group: str = "all runs") -> tupl
     settings = np.column_stack([loss, *dummies])
     n = int(rows.groupby([s for s in SETTINGS if s != "seed"]).ngroups)
     n = n if n > 1 else len(rows)  # one setting: its seeds are all there is
-    found = [
-        partial_correlation(flat, alignment, np.empty((len(rows), 0)), group, "nothing", n),
-        partial_correlation(flat, alignment, loss[:, None], group, "log narrow loss", n),
-        partial_correlation(flat, alignment, settings, group, "log narrow loss, dataset, model, batch size", n),
-    ]
-    kept = tuple(f for f in found if isinstance(f, Correlation))
-    return kept or found[0]
+    given = (np.empty((len(rows), 0)), loss[:, None], settings)
+    return tuple(partial_correlation(flat, alignment, g, group, what, n) for g, what in zip(given, HELD, strict=True))
 
 
 def partial_correlation(
@@ -149,7 +147,7 @@ def partial_correlation(
     n = len(a) if settings is None else settings
     x = np.column_stack([np.ones(len(a)), given])
     ra, rb = (v - x @ np.linalg.lstsq(x, v, rcond=None)[0] for v in (a, b))
-    if min(ra.std() / max(a.std(), 1e-300), rb.std() / max(b.std(), 1e-300)) < 1e-9:
+    if any(r.std() <= 1e-9 * np.abs(v).max() for r, v in ((ra, a), (rb, b))):
         return Gap(reason=f"{group}: flatness or alignment does not vary once {what} is held fixed")
     df = n - 3 - (np.linalg.matrix_rank(x) - 1)
     if df < 1:

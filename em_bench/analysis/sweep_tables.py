@@ -1,5 +1,7 @@
 """The comparisons of the sweep as tables: findings, marginals, variance, loss."""
 
+import pandas as pd
+
 from em_bench.analysis import loss_alignment
 from em_bench.analysis.finding import Finding
 from em_bench.analysis.findings import learning_rate_sweep
@@ -53,6 +55,15 @@ def findings_table(found: tuple[Finding, ...]) -> Table:
     return table("findings", "The paper's findings beside ours", caption, columns, rows)
 
 
+def without_rate(rows: pd.DataFrame) -> str:
+    """Names the runs that cannot take part: a table without them must not look whole."""
+    gone = rows[rows["valued"] == 0]
+    if gone.empty:
+        return ""
+    by = ", ".join(f"{recipe} {n}" for recipe, n in gone["recipe"].value_counts().items())
+    return f" Without {len(gone)} of {len(rows)} runs, which gave no coherent response ({by})."
+
+
 def marginal_tables(runs: Runs) -> list[Table]:
     """One table an axis."""
     columns = [("", "level", ""), ("misaligned, %", "misaligned_pct", ".1f"), ("interval", "misaligned_interval", "")]
@@ -93,7 +104,7 @@ def marginal_tables(runs: Runs) -> list[Table]:
         else:
             used, rows = "", found
         beside = [("paper, misaligned, %", "paper_misaligned_pct", "")] if paper else []
-        out.append(table(f"marginal-{axis.replace('_', '-')}", title, used + CLUSTERED, columns + beside, rows))
+        out.append(table(f"marginal-{axis.replace('_', '-')}", title, used + CLUSTERED + without_rate(runs.main), columns + beside, rows))
     return out
 
 
@@ -124,7 +135,7 @@ def variance_tables(runs: Runs) -> list[Table]:
             table(
                 f"anova-{value}",
                 f"Analysis of variance of the {what} (type II)",
-                f"{said}Runs are the units, the questions held. Holm corrects p for the effects of this table.{left}",
+                f"{said}Runs are the units, the questions held. Holm corrects p for the effects of this table.{left}{without_rate(runs.main)}",
                 columns,
                 rows,
             )
@@ -151,7 +162,7 @@ def variance_tables(runs: Runs) -> list[Table]:
             f"square root of the dispersion between runs, {m.dispersion:.1f}; Wald's F on {m.residual_df} residual degrees of freedom. Each level against its axis's first. "
         )
     )
-    by = "Maximum likelihood by adaptive Gauss-Hermite quadrature, questions as random effects."
+    by = f"Maximum likelihood by adaptive Gauss-Hermite quadrature, questions as random effects.{without_rate(runs.main)}"
     out.append(table("mixed", "Mixed-effects logistic model of the responses", said + by, columns, rows))
     columns = [
         ("axis", "axis", ""),

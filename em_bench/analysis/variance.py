@@ -14,7 +14,7 @@ from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 
 from em_bench.analysis.gap import Gap
-from em_bench.analysis.marginals import AXES
+from em_bench.analysis.marginals import AXES, NAMES
 from em_bench.records import Record
 
 MIN_RESIDUAL = 5  # degrees of freedom below which a test of variance says nothing
@@ -60,7 +60,7 @@ def anova(table: pd.DataFrame, value: str = "rate", axes: tuple[str, ...] = AXES
     table = table[np.isfinite(table[value])]
     varying = [a for a in axes if table[a].nunique() > 1]
     left_out = tuple(
-        f"{a}: {'only ' + str(table[a].iloc[0]) if len(table) else 'no runs'}" for a in axes if a not in varying
+        f"{NAMES[a]}: {'only ' + str(table[a].iloc[0]) if len(table) else f'no run with a {value}'}" for a in axes if a not in varying
     )
     if not varying:
         return Gap(reason=f"no axis varies ({'; '.join(left_out)})")

@@ -182,7 +182,7 @@ def test_anova_gaps():
     ]
     assert "does not separate" in anova(main(together)).reason
     one = anova(main(factorial(lambda *k: planted(*k) + 0.05 * (k[3] == 8) * k[4], recipes=("adam",))))
-    assert one.left_out == ("recipe: only adam",)
+    assert one.left_out == ("optimiser: only adam",)
 
 
 # ---- spread ratio ------------------------------------------------------------------------------------------------
@@ -215,6 +215,10 @@ def test_spread_gaps_and_a_bound_that_is_not_there():
         in spread.spread(main([cell("adam", rate=0), cell("muon", rate=0)]), "recipe", AXES[1:]).reason
     )
     assert "only adam" in spread.spread(main([cell("adam")]), "recipe", AXES[1:]).reason
+    assert "every rate is 100 %" in spread.spread(main([cell("adam", rate=1), cell("muon", rate=1)]), "recipe", AXES[1:]).reason
+    assert "do not differ" in spread.spread(two(0.1), "recipe", AXES[1:]).reason  # every question has the same hits
+    one = main([cell(r, seed=s, questions=1, rate=v + s / 10) for r, v in (("adam", 0.5), ("muon", 0.1)) for s in (0, 1)])
+    assert "one question" in spread.spread(one, "recipe", AXES[1:]).reason
     few = spread.spread(main([cell("adam", rate=0.5), cell("muon", misaligned=[1] + [0] * 19)]), "recipe", AXES[1:])
     assert few.high is None and "no upper bound" in few.note
 
