@@ -159,7 +159,7 @@ def _optimiser_or_size(main: pd.DataFrame) -> Finding:
         return unknown(name, claim, text, main, "too few questions with coherent responses to make an interval from")
     low, high = map(float, np.quantile(drawn, [0.025, 0.975]))
     said = f"{value[0]:.1f} points between optimisers, {value[1]:.1f} between models: "
-    said += f"{value[0] - value[1]:+.1f} [{low:+.1f}, {high:+.1f}]"
+    said += f"{value[0] - value[1]:+z.1f} [{low:+z.1f}, {high:+z.1f}]"
     sd = float(drawn.std()) * np.sqrt(n)
     told = decided(name, claim, text, above(0.0), (value[0] - value[1], low, high), said, rows, sd, "questions", n)
     return _at_matched_loss(told, rows)

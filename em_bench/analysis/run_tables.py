@@ -142,12 +142,14 @@ def regularisation_table(runs: Runs) -> Table:
     columns = [
         ("optimiser", "optimiser", ""),
         ("λ", "spectral_lambda", "g"),
+        ("", "marks", ""),
         ("runs", "runs", "d"),
         ("alignment", "alignment", ".1f"),
     ]
     columns += [
         ("gain", "gain", "+.1f"),
         ("interval", "gain_interval", ""),
+        ("paper's gain (cost)", "paper", ""),
         ("narrow loss", "narrow_loss", ".3f"),
         ("cost, nats", "cost", "+.4f"),
     ]
@@ -156,7 +158,7 @@ def regularisation_table(runs: Runs) -> Table:
         ("misaligned, %", "misaligned_pct", ".1f"),
         ("coherent, %", "coherent_pct", ".1f"),
     ]
-    columns += [("F/N − 1/√r", "flatness_gap", ".4f"), ("", "marks", ""), ("paper's gain (cost)", "paper", "")]
+    columns += [("F/N − 1/√r", "flatness_gap", ".4f")]
 
     def parts(d, form: str) -> tuple:
         return (
@@ -172,16 +174,16 @@ def regularisation_table(runs: Runs) -> Table:
             (
                 s.recipe,
                 s.spectral_lambda,
+                ", ".join(w for w, on in (("picked", s.picked), ("efficient", s.efficient)) if on) or None,
                 s.runs,
                 s.alignment,
                 *parts(s.gain, "+.1f"),
+                TERM_GAINS.get(s.recipe) if s.picked else None,
                 s.narrow_loss,
                 *parts(s.cost, "+.4f"),
                 s.rate,
                 s.coherent,
                 s.flatness_gap,
-                ", ".join(w for w, on in (("picked", s.picked), ("efficient", s.efficient)) if on) or None,
-                TERM_GAINS.get(s.recipe) if s.picked else None,
             )
             for s in path
         ]
@@ -200,7 +202,7 @@ def scale_table(runs: Runs) -> Table:
     columns = [
         ("model", "model", ""),
         ("family", "family", ""),
-        ("parameters", "parameters", ".2g"),
+        ("parameters", "parameters", ",.0f"),
         ("misaligned, %", "misaligned_pct", ".1f"),
     ]
     columns += [("interval", "interval", ""), ("mean alignment", "alignment", ".1f"), ("runs", "runs", "d")]

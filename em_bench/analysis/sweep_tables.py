@@ -1,9 +1,8 @@
-"""The comparisons of the sweep as tables: findings, marginals, variance, loss."""
+"""The comparisons of the sweep as tables: marginals, variance, loss."""
 
 import pandas as pd
 
 from em_bench.analysis import loss_alignment
-from em_bench.analysis.finding import Finding
 from em_bench.analysis.findings import learning_rate_sweep
 from em_bench.analysis.gap import Gap
 from em_bench.analysis.marginals import AXES, NAMES, Marginal, marginal
@@ -14,45 +13,6 @@ from em_bench.analysis.spread import DRAWS, spread
 from em_bench.analysis.tables import Table, interval, table
 
 CLUSTERED = "Intervals are 95 %, clustered by question."
-
-
-def findings_table(found: tuple[Finding, ...]) -> Table:
-    """The paper's numbers beside ours."""
-    columns = [
-        ("finding", "claim", ""),
-        ("paper", "paper", ""),
-        ("sure", "provenance", ""),
-        ("ours", "ours", ""),
-        ("verdict", "verdict", ""),
-    ]
-    columns += [
-        ("why", "why", ""),
-        ("rule", "rule", ""),
-        ("to tell", "needed", ""),
-        ("paper's protocol", "paper_protocol", ""),
-        ("our protocol", "ours_protocol", ""),
-    ]
-    caption = (
-        "P: stated in the paper's abstract; S: independent readings of the paper agree. Rules and thresholds are "
-        "ours. `to tell`: the "
-        "smallest sample at which 80 % of simulated studies decide, were the paper's effect true and the scatter ours."
-    )
-    rows = [
-        (
-            f.claim,
-            f.paper,
-            f.provenance,
-            f.ours,
-            f.verdict,
-            f.why,
-            f.rule,
-            f.needed or None,
-            f.paper_protocol,
-            f.ours_protocol,
-        )
-        for f in found
-    ]
-    return table("findings", "The paper's findings beside ours", caption, columns, rows)
 
 
 def without_rate(rows: pd.DataFrame) -> str:
@@ -66,19 +26,20 @@ def without_rate(rows: pd.DataFrame) -> str:
 
 def marginal_tables(runs: Runs) -> list[Table]:
     """One table an axis."""
-    columns = [("", "level", ""), ("misaligned, %", "misaligned_pct", ".1f"), ("interval", "misaligned_interval", "")]
-    columns += [
-        ("mean alignment", "alignment", ".1f"),
-        ("interval", "alignment_interval", ""),
-        ("narrow loss", "narrow_loss", ".3f"),
-        ("coherent, %", "coherent_pct", ".1f"),
-        ("CODE, %", "code_pct", ".1f"),
-        ("runs", "runs", "d"),
-        ("responses", "responses", "d"),
-    ]
     out = []
     for axis in AXES:
         paper = {"recipe": OPTIMISERS, "model": SIZES}.get(axis)
+        beside = [("paper, %", "paper_misaligned_pct", "")] if paper else []
+        columns = [(NAMES[axis], "level", ""), ("misaligned, %", "misaligned_pct", ".1f"), ("interval", "misaligned_interval", "")]
+        columns += beside + [
+            ("alignment", "alignment", ".1f"),
+            ("interval", "alignment_interval", ""),
+            ("narrow loss", "narrow_loss", ".3f"),
+            ("coherent, %", "coherent_pct", ".1f"),
+            ("CODE, %", "code_pct", ".1f"),
+            ("runs", "runs", "d"),
+            ("responses", "responses", "d"),
+        ]
         found = marginal(runs.main, axis)
         title = f"Misaligned rate and mean alignment by {NAMES[axis]}"
         if isinstance(found, Marginal):
@@ -86,10 +47,9 @@ def marginal_tables(runs: Runs) -> list[Table]:
                 f"Over the {found.shared} of {found.combinations} combinations of the other axes that every level has. "
             )
             rows = [
-                (
-                    m.level,
-                    m.rate,
-                    interval(m.rate_low, m.rate_high),
+                (m.level, m.rate, interval(m.rate_low, m.rate_high))
+                + ((paper.get(m.level),) if paper else ())
+                + (
                     m.alignment,
                     interval(m.alignment_low, m.alignment_high),
                     m.narrow_loss,
@@ -98,13 +58,12 @@ def marginal_tables(runs: Runs) -> list[Table]:
                     m.runs,
                     m.responses,
                 )
-                + ((paper.get(m.level),) if paper else ())
                 for m in found.levels
             ]
         else:
             used, rows = "", found
-        beside = [("paper, misaligned, %", "paper_misaligned_pct", "")] if paper else []
-        out.append(table(f"marginal-{axis.replace('_', '-')}", title, used + CLUSTERED + without_rate(runs.main), columns + beside, rows))
+        caption = f"{used}{CLUSTERED} Runs are held.{without_rate(runs.main)}"
+        out.append(table(f"marginal-{axis.replace('_', '-')}", title, caption, columns, rows))
     return out
 
 
