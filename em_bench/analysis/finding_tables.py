@@ -58,7 +58,9 @@ def verdicts_table(found: tuple[Finding, ...]) -> Table:
     """One short line a finding, for a log or a talk."""
     columns = [("finding", "claim", ""), ("paper", "paper", ""), ("here, 95 % interval", "ours", ""), ("verdict", "verdict", "")]
     rows = [(f.claim, f"{f.paper} ({f.provenance})", _short(f), f.verdict, f.needed or None) for f in found]
-    caption = "P: stated in the paper's abstract; S: independent readings of the paper agree. The rules stand in the table of findings."
+    n = {v: sum(f.verdict == v for f in found) for v in ("reproduces", "does not", "cannot tell")}
+    caption = f"Of {len(found)}: {n['reproduces']} reproduce, {n['does not']} do not, {n['cannot tell']} cannot be told. "
+    caption += "P: stated in the paper's abstract; S: independent readings of the paper agree. The rules: table of findings."
     return table("verdicts", "The paper's findings: verdicts", caption, [*columns, ("to tell", "needed", "")], rows)
 
 

@@ -216,3 +216,17 @@ def test_colours_can_be_told_apart_with_any_colour_vision():
     for name, seen in machado.items():
         for a, b in combinations(RECIPES, 2):
             assert np.linalg.norm(lab(RECIPES[a], seen) - lab(RECIPES[b], seen)) > 10, (name, a, b)
+
+
+def test_a_sweep_that_has_not_ended_is_reported_as_far_as_it_is(tmp_path, undrawn):
+    from em_bench.sweep.plan import make_plan
+    from em_bench.sweep.preset import load_preset
+
+    plan = make_plan(load_preset("tiny"))
+    write_record(tmp_path / "work" / "plan.json", plan)
+    ended = CliRunner().invoke(build(), ["report", str(tmp_path / "work"), "--out", str(tmp_path / "out")])
+    assert ended.exit_code == 0, ended.output
+    page = (tmp_path / "out" / "report.html").read_text()
+    cells = [c.name for j in plan.jobs if j.kind == "evaluate" for c in j.cells]
+    assert "Partial" in page and all(f"{name}: its job is not done" in page for name in cells)
+    assert not (tmp_path / "work" / "results.json").exists()
