@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from statistics import median
 from typing import NamedTuple
 
 from em_bench.board.checks import Check
@@ -85,7 +86,8 @@ def _copied(prints: Print, whole: Shared, parts: Shared) -> Check:
     (other, same), (near, blocks) = worst(whole), worst(parts)
     all_of_it = len(same) > NEARLY_ALL * len(prints.answers)
     half = len(blocks) > 0.5 * len(prints.blocks)
-    apart = half and max(blocks) > ALIKE_LOSS
+    # The median: short blocks of unlike evaluations are alike now and then.
+    apart = half and median(blocks) > ALIKE_LOSS
     detail = ""
     if all_of_it:
         detail = f"{len(same)} of {len(prints.answers)} evaluations have the very answers of {other}"

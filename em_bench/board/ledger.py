@@ -17,7 +17,7 @@ Status = Literal["verified", "self-reported", "challenged", "failed", "retracted
 class Again(Record):
     """A number of the entry beside the one that was found again; None where there was nothing to measure."""
 
-    what: Literal["loss", "misaligned", "capability"]
+    what: Literal["step", "loss", "misaligned", "capability"]
     at: Literal["matched", "end"]
     recorded: float | None
     found: float | None

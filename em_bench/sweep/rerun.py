@@ -57,13 +57,27 @@ def _again(entry: Entry, cell: EntryCell, tier: Tier, work: Path) -> Rerun:
         )
     folder = train(recorded.spec.model_copy(update={"code": code_digest()}), base, work / "runs")
     first, rest = read_jsonl(folder / "train.jsonl", StepRecord, StepRecord)
-    numbers = []
+    numbers = [_matched_step(cell, [first, *rest], tier)]
     for at, name, step in (("matched", cell.matched, cell.matched_step), ("end", cell.final, recorded.spec.steps)):
         if name is not None:
             loss = loss_at([first, *rest], step)
             score = _asked_again(cell, tier, folder, None if step == recorded.spec.steps else step, loss, work)
             numbers += _compared(at, entry.evaluation(name).score, score, tier)
     return Rerun(run_id=cell.run_id, numbers=numbers, machine=machine(), created=utc_now())
+
+
+def _matched_step(cell: EntryCell, log: list[StepRecord], tier: Tier) -> Again:
+    """The first checkpoint at the target, again: another one only where the loss there lies within tolerance of the target.
+
+    Else a log could be bent until a convenient checkpoint is the matched one, whose own numbers hold.
+    """
+    target = tier.target(cell.model, cell.dataset).narrow_loss
+    found = next((r.step for r in log if r.step and r.held_out_loss is not None and r.held_out_loss <= target), None)
+    disputed = min(s for s in (found, cell.matched_step, log[-1].step) if s is not None)
+    near = abs(loss_at(log, disputed) - target) <= tier.acceptance.loss_tolerance
+    return Again(
+        what="step", at="matched", recorded=cell.matched_step, found=found, within=found == cell.matched_step or near
+    )
 
 
 def _asked_again(cell: EntryCell, tier: Tier, run: Path, step: int | None, loss: float, work: Path) -> ScoreRecord:
@@ -101,7 +115,9 @@ def _compared(at: str, recorded: ScoreRecord, found: ScoreRecord, tier: Tier) ->
 
 
 def _said(n: Again) -> str:
-    show = (lambda v: "none" if v is None else f"{v:.4f}") if n.what == "loss" else _percent
+    show = {"step": lambda v: "none" if v is None else f"{v:g}", "loss": lambda v: "none" if v is None else f"{v:.4f}"}.get(
+        n.what, _percent
+    )
     outside = "" if n.within else " OUTSIDE tolerance"
     return f"{n.what} {'at matched loss' if n.at == 'matched' else 'at the end'} {show(n.recorded)}, again {show(n.found)}{outside}"
 
