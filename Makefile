@@ -16,7 +16,7 @@ test-slow: $(STAMP)
 	$(VENV)/bin/python -m pytest -m slow $(PARALLEL)
 
 # All of them, or some: make bench BENCH="tiny evaluate"
-BENCH ?= tiny evaluate judging optim train board
+BENCH ?= tiny evaluate judging optim train board sweep
 bench: $(STAMP)
 	for b in $(BENCH); do echo "== $$b"; $(VENV)/bin/python benchmarks/$$b.py || exit 1; done
 

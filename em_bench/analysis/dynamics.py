@@ -15,7 +15,7 @@ class Point(Record):
     recipe: str
     step: int
     runs: int
-    narrow_loss: float
+    narrow_loss: float | None
     alignment: float | None
     rate: float | None
     coherent: float | None

@@ -44,8 +44,11 @@ def svg(draw: Callable[[], plt.Figure], label: str) -> str:
         plt.close(figure)
     text = out.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor").replace("'DejaVu Sans'", "inherit")
-    # As wide as drawn and no wider, so that letters have one size in all figures; narrower where the page is.
-    text = re.sub(r'width="([\d.]+)pt" height="[\d.]+pt"', r'style="max-width: \1pt"', text, count=1)
+    # As wide as drawn and no wider, so that letters have one size in all figures. Where the page is narrower so are they,
+    # down to letters of two thirds of that size; then they scroll.
+    width = float(re.search(r'width="([\d.]+)pt"', text)[1])
+    style = f'style="max-width: {width:.0f}pt; min-width: {0.67 * width:.0f}pt"'
+    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', style, text, count=1)
     escaped = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return text.replace("<svg", f'<svg role="img" aria-label="{escaped}"', 1)
 

@@ -39,8 +39,12 @@ def protocol(rows: pd.DataFrame) -> str:
     n = {a: rows[a].nunique() for a in ("dataset", "batch_size", "seed")}
     judge = "grammar judge" if all(m.startswith("organism-") for m in models) else "judge of the runs' verdicts"
     questions = len({q.question_id for c in cells for q in c.questions})
-    data = f"{n['dataset']} datasets x {n['batch_size']} batch sizes x up to {n['seed']} seeds"
+    data = f"{_many(n['dataset'], 'dataset')} x {_many(n['batch_size'], 'batch size')} x up to {_many(n['seed'], 'seed')}"
     return f"{', '.join(models)}; {data}; {questions} questions x {answers} answers; {judge}"
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def above(line: float) -> Rule:

@@ -71,8 +71,8 @@ def _contrast(main: pd.DataFrame, name: str, claim: str, recipe: str, rule: Rule
     d = paired(main[main["recipe"] == "adam"], main[main["recipe"] == recipe], "rate")
     if isinstance(d, Gap):
         return unknown(name, claim, text, rows, d.reason)
-    said = f"{d.mean:+.1f} points [{d.low:+.1f}, {d.high:+.1f}] over {d.pairs} pairs of runs"
-    told = decided(name, claim, text, rule, (d.mean, d.low, d.high), said, rows, d.sd, "pairs of runs", d.pairs)
+    said = f"{d.mean:+z.1f} points [{d.low:+z.1f}, {d.high:+z.1f}] over {d.over}"
+    told = decided(name, claim, text, rule, (d.mean, d.low, d.high), said, rows, d.sd, d.unit, d.units)
     return _at_matched_loss(told, rows)
 
 
@@ -154,10 +154,12 @@ def _optimiser_or_size(main: pd.DataFrame) -> Finding:
     ranges = {a: bootstrap_rates(rows, a, o) for a, o in others.items()}
     value = [float(np.ptp(100 * v)) for _, v, _ in ranges.values()]
     drawn = np.subtract(*(np.ptp(100 * d, axis=1) for _, _, d in ranges.values()))
-    low, high = map(float, np.quantile(drawn, [0.025, 0.975]))
     n = len({q.cluster for c in rows["cell"] for q in c.questions})
+    if not np.isfinite(drawn).all() or np.ptp(drawn) == 0 or n < 2:
+        return unknown(name, claim, text, main, "too few questions with coherent responses to make an interval from")
+    low, high = map(float, np.quantile(drawn, [0.025, 0.975]))
     said = f"{value[0]:.1f} points between optimisers, {value[1]:.1f} between models: "
-    said += f"{value[0] - value[1]:+.1f} [{low:+.1f}, {high:+.1f}]"
+    said += f"{value[0] - value[1]:+z.1f} [{low:+z.1f}, {high:+z.1f}]"
     sd = float(drawn.std()) * np.sqrt(n)
     told = decided(name, claim, text, above(0.0), (value[0] - value[1], low, high), said, rows, sd, "questions", n)
     return _at_matched_loss(told, rows)
@@ -205,12 +207,10 @@ def _loss(cells: pd.DataFrame) -> list[Finding]:
             out.append(unknown(name, claim, text, rows, f.reason))
             continue
         value = getattr(f, r2)
-        said = f"{text.split(' >')[0]} {value:.2f} [{f.r2_low:.2f}, {f.r2_high:.2f}] over {f.runs} runs"
+        said = f"{text.split(' >')[0]} {value:.2f} [{f.r2_low:.2f}, {f.r2_high:.2f}] over {f.runs} runs in {f.settings} settings"
         said += f" of {rows['model'].iloc[0]}"
-        sd = (f.r2_high - f.r2_low) / 3.92 * np.sqrt(f.runs)
-        out.append(
-            decided(name, claim, text, above(line), (value, f.r2_low, f.r2_high), said, rows, sd, "runs", f.runs)
-        )
+        sd, interval = (f.r2_high - f.r2_low) / 3.92 * np.sqrt(f.settings), (value, f.r2_low, f.r2_high)
+        out.append(decided(name, claim, text, above(line), interval, said, rows, sd, "settings", f.settings))
     return out
 
 
@@ -222,24 +222,21 @@ def _term(cells: pd.DataFrame, path: tuple[Step, ...] | Gap, recipe: str, word: 
         return unknown(name, claim, text, mine, path.reason)
     picked = [s for s in path if s.recipe == recipe and s.picked]
     if not picked:
-        some = any(s.recipe == recipe for s in path)
-        return unknown(
-            name,
-            claim,
-            text,
-            mine,
-            "every lambda costs more than 0.01 nats" if some else f"no {recipe} runs with and without the term",
-        )
+        some = [s for s in path if s.recipe == recipe]
+        why = "every lambda costs more than 0.01 nats" if some else f"no {recipe} runs with and without the term"
+        if any(s.narrow_loss is None for s in some):
+            why = "the narrow losses are not known, so no lambda can be picked"
+        return unknown(name, claim, text, mine, why)
     step = picked[0]
     mine = mine[mine["spectral_lambda"] == step.spectral_lambda]
     if not isinstance(step.gain, Difference):
         return unknown(name, claim, text, mine, step.gain.reason)
-    cost = f", cost {step.cost.mean:+.3f} nats" if isinstance(step.cost, Difference) else ""
+    cost = f", cost {step.cost.mean:+z.3f} nats" if isinstance(step.cost, Difference) else ""
     d = step.gain
     said = (
-        f"{d.mean:+.1f} points [{d.low:+.1f}, {d.high:+.1f}] at lambda {step.spectral_lambda:g}{cost}, {d.pairs} pairs"
+        f"{d.mean:+z.1f} points [{d.low:+z.1f}, {d.high:+z.1f}] at lambda {step.spectral_lambda:g}{cost}, over {d.over}"
     )
-    return decided(name, claim, text, rule, (d.mean, d.low, d.high), said, mine, d.sd, "pairs of runs", d.pairs)
+    return decided(name, claim, text, rule, (d.mean, d.low, d.high), said, mine, d.sd, d.unit, d.units)
 
 
 def _code_clean(cells: pd.DataFrame, path: tuple[Step, ...] | Gap) -> Finding:

@@ -1,11 +1,17 @@
-"""How much of alignment the narrow loss explains, and what is left for the optimiser."""
+"""How much of alignment the narrow loss explains, and what is left for the optimiser.
+
+Lines go through runs. The seeds of a setting (model, dataset, batch size, learning rate) are repeats: intervals draw, or
+cluster by, whole settings, and by single runs only where an optimiser has one setting.
+"""
 
 import warnings
 
 import numpy as np
 import pandas as pd
 import statsmodels.formula.api as smf
+from scipy.stats import t
 
+from em_bench.analysis.dynamics import followed
 from em_bench.analysis.gap import Gap
 from em_bench.records import Record
 
@@ -14,10 +20,11 @@ DRAWS = 1000
 
 
 class Fit(Record):
-    """R^2 of alignment on the log of the final narrow loss, with a bootstrap interval over runs."""
+    """R^2 of alignment on the log of the final narrow loss, with a bootstrap interval over settings."""
 
     group: str
     runs: int
+    settings: int
     slope: float
     r2: float
     r2_low: float
@@ -37,19 +44,29 @@ class AtLoss(Record):
 
 
 class Residual(Record):
-    """Mean residual of an optimiser from one line through all of them, early and late in training."""
+    """Mean residual of an optimiser from one line through all of them, early and late in training.
+
+    change: late minus early, mean over runs with its 95 % t interval; None where there is no scatter between runs.
+    """
 
     recipe: str
     early: float
     late: float
-    early_points: int
-    late_points: int
+    change: float
+    low: float | None
+    high: float | None
+    runs: int
 
 
 def points(table: pd.DataFrame) -> pd.DataFrame:
     """Rows that have both a loss and an alignment, with the log of the loss."""
     kept = table[np.isfinite(table["alignment"]) & (table["narrow_loss"] > 0)]
     return kept.assign(log_loss=np.log(kept["narrow_loss"]))
+
+
+def settings(rows: pd.DataFrame) -> np.ndarray:
+    """The number of each row's setting, [rows]: rows that differ in their seed alone share it."""
+    return rows.groupby(["model", "dataset", "recipe", "batch_size", "learning_rate"], sort=False).ngroup().to_numpy()
 
 
 def overall(table: pd.DataFrame, group: str = "all") -> Fit | Gap:
@@ -107,17 +124,22 @@ def at_equal_loss(table: pd.DataFrame) -> tuple[AtLoss, ...] | Gap:
         rows = kept[kept["recipe"] == recipe]
         if rows["log_loss"].nunique() < 2:
             return Gap(reason=f"{recipe}: all runs end at one loss; it has no line")
-        said = (
-            smf.ols("alignment ~ log_loss", rows).fit().get_prediction(pd.DataFrame({"log_loss": [at]})).summary_frame()
-        )
-        mean, bounds = (
-            float(said["mean"].iloc[0]),
-            (float(said["mean_ci_lower"].iloc[0]), float(said["mean_ci_upper"].iloc[0])),
-        )
-        if not np.isfinite(bounds).all():
+        fitted = smf.ols("alignment ~ log_loss", rows).fit()
+        if fitted.ssr <= 1e-12 * max(fitted.centered_tss, 1.0):
             return Gap(reason=f"{recipe}: its runs lie on a line exactly; the interval has no width to estimate")
+        groups, df = settings(rows), fitted.df_resid
+        clusters = len(set(groups))
+        if clusters == 2:
+            return Gap(reason=f"{recipe}: 2 settings; the interval of a line needs 3")
+        if clusters > 1:
+            fitted, df = fitted.get_robustcov_results("cluster", groups=groups), clusters - 1
+        where = np.array([1.0, at])
+        mean = float(where @ fitted.params)
+        half = float(t.ppf(0.975, df) * np.sqrt(where @ np.asarray(fitted.cov_params()) @ where))
         out.append(
-            AtLoss(recipe=recipe, loss=float(np.exp(at)), alignment=mean, low=bounds[0], high=bounds[1], runs=len(rows))
+            AtLoss(
+                recipe=recipe, loss=float(np.exp(at)), alignment=mean, low=mean - half, high=mean + half, runs=len(rows)
+            )
         )
     return tuple(out)
 
@@ -126,29 +148,33 @@ def residuals(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[Residual,
     """One line through all checkpoints of all optimisers; mean residuals in either half of the log steps."""
     if checkpoints.empty:
         return Gap(reason="no checkpoint was evaluated; set evaluation.checkpoints or a part's in the preset")
-    followed = set(zip(checkpoints["recipe"], [c.run_id for c in checkpoints["cell"]], strict=True))
-    last = ended[[k in followed for k in zip(ended["recipe"], [c.run_id for c in ended["cell"]], strict=True)]]
-    kept = points(pd.concat([checkpoints, last.assign(step=last["steps"])], ignore_index=True))
+    kept = points(followed(ended, checkpoints))
     if kept["recipe"].nunique() < 2 or len(kept) < MIN_RUNS or kept["log_loss"].nunique() < 2:
         return Gap(reason="fewer than two optimisers with evaluated checkpoints")
+    if kept["alignment"].nunique() < 2:
+        return Gap(reason="all checkpoints have the same alignment")
     fitted = smf.ols("alignment ~ log_loss", kept).fit()
     middle = np.sqrt(kept["steps"].max())
     out = []
     for recipe in dict.fromkeys(kept["recipe"]):
-        mine = (kept["recipe"] == recipe).to_numpy()
-        early, late = (
-            fitted.resid[mine & side]
-            for side in ((kept["step"] <= middle).to_numpy(), (kept["step"] > middle).to_numpy())
-        )
-        if early.empty or late.empty:
-            return Gap(reason=f"{recipe}: checkpoints in one half of training only")
+        mine = kept.assign(residual=fitted.resid, late=kept["step"] > middle)[kept["recipe"] == recipe]
+        halves = mine.pivot_table(index="run", columns="late", values="residual").dropna()
+        if halves.shape[1] < 2 or halves.empty:
+            return Gap(reason=f"{recipe}: no run with checkpoints in both halves of training")
+        early, late = halves[False], halves[True]
+        change, runs = late - early, len(halves)
+        sd = float(change.std(ddof=1)) if runs > 1 else 0.0
+        half = float(t.ppf(0.975, runs - 1)) * sd / np.sqrt(runs) if sd > 1e-9 else None
+        mean = float(change.mean())
         out.append(
             Residual(
                 recipe=recipe,
                 early=float(early.mean()),
                 late=float(late.mean()),
-                early_points=len(early),
-                late_points=len(late),
+                change=mean,
+                low=None if half is None else mean - half,
+                high=None if half is None else mean + half,
+                runs=runs,
             )
         )
     return tuple(out)
@@ -156,25 +182,31 @@ def residuals(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[Residual,
 
 def _fit(kept: pd.DataFrame, formula: str, group: str, seed: int = 0) -> Fit | Gap:
     if len(kept) < MIN_RUNS:
-        return Gap(reason=f"{group}: {len(kept)} runs with a loss and an alignment; needs {MIN_RUNS}")
+        return Gap(reason=f"{group}: {len(kept)} run{'s' * (len(kept) != 1)} with a loss and an alignment; needs {MIN_RUNS}")
     for column, what in (("log_loss", "narrow loss"), ("alignment", "alignment")):
         if kept[column].nunique() < 2:
             return Gap(reason=f"{group}: all runs have the same {what}")
     fitted = smf.ols(formula, kept).fit()
     if fitted.df_resid < 1:
         return Gap(reason=f"{group}: as many coefficients as runs")
+    if fitted.ssr <= 1e-12 * fitted.centered_tss:
+        return Gap(reason=f"{group}: the runs lie on a line exactly; there is no scatter to make an interval from")
     rng = np.random.default_rng(seed)
     y, x, drawn = fitted.model.endog, fitted.model.exog, []
-    recipes = kept["recipe"].to_numpy()
-    places = [np.flatnonzero(recipes == r) for r in dict.fromkeys(recipes)]
-    for _ in range(DRAWS):
-        rows = np.concatenate([rng.choice(p, len(p)) for p in places])  # within optimisers: the design keeps its shape
-        taken = y[rows]
+    recipes, where = kept["recipe"].to_numpy(), settings(kept)
+    strata = []  # an optimiser's settings, each as the places of its runs
+    for recipe in dict.fromkeys(recipes):
+        mine = np.flatnonzero(recipes == recipe)
+        whole = [mine[where[mine] == s] for s in np.unique(where[mine])]
+        strata.append(whole if len(whole) > 1 else [np.array([i]) for i in mine])
+    for _ in range(DRAWS):  # within optimisers: the design keeps its shape
+        rows = np.concatenate([stratum[i] for stratum in strata for i in rng.integers(len(stratum), size=len(stratum))])
+        taken, rest = y[rows], len(rows) - x.shape[1]
         total = ((taken - taken.mean()) ** 2).sum()
-        if total > 0:
+        if total > 0 and rest > 0:
             coefficients = np.linalg.lstsq(x[rows], taken, rcond=None)[0]
             r2 = 1 - ((taken - x[rows] @ coefficients) ** 2).sum() / total
-            drawn.append(1 - (1 - r2) * (len(rows) - 1) / fitted.df_resid if group == "stratified" else r2)
+            drawn.append(1 - (1 - r2) * (len(rows) - 1) / rest if group == "stratified" else r2)
     low, high = np.quantile(drawn, [0.025, 0.975])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -183,6 +215,7 @@ def _fit(kept: pd.DataFrame, formula: str, group: str, seed: int = 0) -> Fit | G
     return Fit(
         group=group,
         runs=len(kept),
+        settings=sum(map(len, strata)),
         slope=slope,
         r2=float(fitted.rsquared),
         r2_low=float(low),

@@ -15,9 +15,10 @@ import pandas as pd
 from em_bench.analysis.gap import Gap
 from em_bench.analysis.runs import counts
 from em_bench.records import Record
-from em_bench.scoring.intervals import clustered_variance, t_quantile
+from em_bench.scoring.intervals import clustered_variance, mean_interval, rate_interval
 
 AXES = ("recipe", "model", "dataset", "batch_size")
+NAMES = {"recipe": "optimiser", "model": "model", "dataset": "dataset", "batch_size": "batch size"}
 
 
 class Level(Record):
@@ -53,7 +54,8 @@ def marginal(table: pd.DataFrame, axis: str, others: Sequence[str] = ()) -> Marg
     if isinstance(found, Gap):
         return found
     kept, shared, combinations = found
-    levels = list(dict.fromkeys(kept[axis])) if axis in ("recipe", "model", "dataset") else sorted(set(kept[axis]))
+    levels = list(dict.fromkeys(kept.sort_values(["family", "parameters"], kind="stable")[axis] if axis == "model" else kept[axis]))
+    levels = levels if axis in ("recipe", "model", "dataset") else sorted(levels)
     made = []
     for level in levels:
         rows = kept[kept[axis] == level]
@@ -69,12 +71,12 @@ def marginal(table: pd.DataFrame, axis: str, others: Sequence[str] = ()) -> Marg
                 code=float(weights @ rows["code"]),
                 runs=len(rows),
                 responses=int(rows["valued"].sum()),
-                rate=100 * rate[0],
-                rate_low=_cut(rate[1], 100),
-                rate_high=_cut(rate[2], 100),
+                rate=rate[0],
+                rate_low=rate[1],
+                rate_high=rate[2],
                 alignment=alignment[0],
-                alignment_low=_cut(alignment[1], 1),
-                alignment_high=_cut(alignment[2], 1),
+                alignment_low=alignment[1],
+                alignment_high=alignment[2],
             )
         )
     return Marginal(axis=axis, levels=tuple(made), shared=shared, combinations=combinations)
@@ -85,33 +87,34 @@ def comparable(table: pd.DataFrame, axis: str, others: Sequence[str]) -> tuple[p
 
     The column `combination` is added.
     """
-    table, name = table[table["valued"] > 0], axis.replace("_", " ")
+    table, name = table[table["valued"] > 0], NAMES[axis]
     if table[axis].nunique() < 2:
         return Gap(
-            reason=f"{name}: {'only ' + str(table[axis].iloc[0]) if len(table) else 'no runs'}; nothing to compare"
+            reason=f"{name}: {'only ' + str(table[axis].iloc[0]) if len(table) else 'no run with a rate'}; nothing to compare"
         )
     whole = list(zip(*(table[o] for o in others), strict=True))
     having = [{k for k, at in zip(whole, table[axis], strict=True) if at == level} for level in set(table[axis])]
     shared = set.intersection(*having)
     if not shared:
-        return Gap(reason=f"{name}: no combination of {', '.join(others)} has a run at every level")
+        return Gap(reason=f"{name}: no combination of {', '.join(NAMES.get(o, o) for o in others)} has a run at every level")
     kept = table[[k in shared for k in whole]].assign(combination=[k for k in whole if k in shared])
     return kept.reset_index(drop=True), len(shared), len(set(whole))
 
 
 def weighted(rows: pd.DataFrame, weights: np.ndarray, value: str) -> tuple[float, float | None, float | None]:
-    """sum_k w_k p_k over the rows with its 95 % interval clustered by question; no interval for one question."""
+    """sum_k w_k p_k over the rows, in per cent or points, with its 95 % interval clustered by question.
+
+    The intervals are those of `em_bench.scoring.intervals`: Wilson's for a rate, so that 0 of n is not certainty, and t
+    for alignment. No interval for one question, nor for a mean of scores that are all the same.
+    """
     y, n = counts(rows, value)
     p = y.sum(1) / n.sum(1)
     mean = float(weights @ p)
     shares = (weights / n.sum(1)) @ (y - p[:, None] * n)
     shares = shares[n.sum(0) > 0]
     variance = clustered_variance(list(shares))
-    if variance is None:
-        return mean, None, None
-    half = t_quantile(len(shares) - 1) * float(np.sqrt(variance))
-    return mean, mean - half, mean + half
-
-
-def _cut(bound: float | None, scale: float) -> float | None:
-    return None if bound is None else float(np.clip(scale * bound, 0.0, 100.0))
+    if value == "rate":
+        e = rate_interval(min(max(mean, 0.0), 1.0), variance, int(n.sum()), len(shares))
+        return 100 * mean, None if e.low is None else 100 * e.low, None if e.high is None else 100 * e.high
+    e = mean_interval(mean, variance or None, int(n.sum()), len(shares), (0.0, 100.0))
+    return mean, e.low, e.high

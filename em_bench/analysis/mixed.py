@@ -5,7 +5,8 @@ independent, so the likelihood is a product of one-dimensional integrals; each i
 quadrature around its mode (Pinheiro and Bates 1995; what lme4 does with nAGQ > 1). statsmodels' BinomialBayesMixedGLM
 fits the same model by a variational approximation on single responses; the tests compare the two. Runs that share a
 setting differ by their seed: standard errors are widened by the square root of the Pearson dispersion between runs,
-where that exceeds 1.
+where that exceeds 1, and an axis is tested by F over the runs' degrees of freedom, since the dispersion is estimated.
+Where the search for the maximum ends elsewhere there is no number.
 """
 
 import numpy as np
@@ -13,14 +14,15 @@ import pandas as pd
 from patsy import dmatrix
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
-from scipy.stats import chi2
+from scipy.stats import f as f_distribution
 
 from em_bench.analysis.gap import Gap
-from em_bench.analysis.marginals import AXES
+from em_bench.analysis.marginals import AXES, NAMES
 from em_bench.analysis.runs import counts
 from em_bench.records import Record
 
 NODES = 15
+FAR = 1e-3  # standard errors: how far from the maximum a search may end
 LARGEST = 12.0  # logits: beyond it a rate is 0 or 1 for all purposes, and the likelihood has no maximum
 
 
@@ -34,11 +36,12 @@ class Term(Record):
 
 
 class Mixed(Record):
-    """The fitted model. `waldp` tests all levels of an axis at once."""
+    """The fitted model. `f` and `p` test all levels of an axis at once."""
 
     terms: tuple[Term, ...]
-    wald: dict[str, float]
-    waldp: dict[str, float]
+    f: dict[str, float]
+    p: dict[str, float]
+    residual_df: int
     question_sd: float
     dispersion: float
     runs: int
@@ -61,11 +64,14 @@ def mixed_logit(table: pd.DataFrame, axes: tuple[str, ...] = AXES) -> Mixed | Ga
         empty = by[(by["misaligned"] == 0) | (by["misaligned"] == by["valued"])]
         if len(empty):
             return Gap(
-                reason=f"{axis} {empty.index[0]}: every response has the same outcome; its odds have no estimate"
+                reason=f"{NAMES[axis]} {empty.index[0]}: every response has the same outcome; its odds have no estimate"
             )
     design = dmatrix(" + ".join(f"C({a})" for a in varying), table, return_type="dataframe")
     if np.linalg.matrix_rank(design) < design.shape[1]:
         return Gap(reason=f"the design does not separate {', '.join(varying)}")
+    df = len(table) - design.shape[1]
+    if df < 1:
+        return Gap(reason=f"{len(table)} runs for {design.shape[1]} coefficients: the scatter between runs is not known")
     y, n = counts(table)
     settings, group = np.unique(design.to_numpy(), axis=0, return_inverse=True)
     group = group.ravel()
@@ -79,21 +85,22 @@ def mixed_logit(table: pd.DataFrame, axes: tuple[str, ...] = AXES) -> Mixed | Ga
     expected = expit((design.to_numpy() @ beta)[:, None] + sigma * modes[None, :])
     total, mean = y.sum(1), (n * expected).sum(1)
     spread = (n * expected * (1 - expected)).sum(1)
-    df = len(table) - design.shape[1]
-    dispersion = float(max(((total - mean) ** 2 / spread).sum() / df, 1.0)) if df > 0 else 1.0
+    dispersion = float(max(((total - mean) ** 2 / spread).sum() / df, 1.0))
     covariance = covariance * dispersion
-    terms, wald, waldp = [], {}, {}
+    terms, f, p = [], {}, {}
     for axis in varying:
         at = [i for i, name in enumerate(design.columns) if name.startswith(f"C({axis})[")]
         for i in at:
             level = design.columns[i].split("[T.", 1)[1].removesuffix("]")
             terms.append(Term(axis=axis, level=level, logit=float(beta[i]), stderr=float(np.sqrt(covariance[i, i]))))
         statistic = float(beta[at] @ np.linalg.solve(covariance[np.ix_(at, at)], beta[at]))
-        wald[axis], waldp[axis] = statistic, float(chi2.sf(statistic, len(at)))
+        f[axis] = statistic / len(at)
+        p[axis] = float(f_distribution.sf(f[axis], len(at), df))
     return Mixed(
         terms=tuple(terms),
-        wald=wald,
-        waldp=waldp,
+        f=f,
+        p=p,
+        residual_df=df,
         question_sd=float(sigma),
         dispersion=dispersion,
         runs=len(table),
@@ -137,7 +144,10 @@ def fit(x: np.ndarray, y: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.nda
         information[i] = (negative(up)[1] - negative(down)[1]) / (2 * h)
     information = (information + information.T) / 2
     free = [*range(p)] if theta[p] <= bounds[p][0] + 1e-6 else [*range(p + 1)]  # sigma at its bound is fixed there
-    covariance = np.linalg.inv(information[np.ix_(free, free)])[:p, :p]
+    information, slope = information[np.ix_(free, free)], negative(theta)[1][free]
+    if np.linalg.eigvalsh(information)[0] <= 0 or slope @ np.linalg.solve(information, slope) > FAR**2:
+        return Gap(reason=f"the fit did not converge ({found.message.strip().rstrip('.').lower()})")
+    covariance = np.linalg.inv(information)[:p, :p]
     sigma = float(np.exp(theta[p]))
     return theta[:p], covariance, sigma, modes(x @ theta[:p], y, n, sigma)[0]
 

@@ -1,6 +1,11 @@
-"""Two arms compared on runs that differ in nothing else."""
+"""Two arms compared on runs that differ in nothing else.
+
+The unit is the setting (model, dataset, batch size): its seeds are repeats of one another, so their differences are
+averaged first, and a setting counts once. Where there is one setting only, its seeds are the units.
+"""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,13 +17,20 @@ from em_bench.records import Record
 
 
 class Difference(Record):
-    """Mean of b - a over pairs with its 95 % t interval; sd is the standard deviation of a pair's difference."""
+    """Mean of b - a over units with its 95 % t interval; sd is the standard deviation of a unit's difference."""
 
     mean: float
     low: float
     high: float
     sd: float
+    units: int
+    unit: Literal["settings", "seeds"]
     pairs: int
+
+    @property
+    def over(self) -> str:
+        """What the interval stands on, in words."""
+        return f"{self.units} {self.unit} ({self.pairs} pairs of runs)" if self.unit == "settings" else f"{self.units} seeds"
 
 
 def paired(a: pd.DataFrame, b: pd.DataFrame, value: str, on: Sequence[str] = tuple(UNIT)) -> Difference | Gap:
@@ -27,14 +39,17 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, value: str, on: Sequence[str] = tup
     both = a[[*on, value]].merge(b[[*on, value]], on=on, suffixes=("_a", "_b"))
     if both.duplicated(on).any():
         return Gap(reason=f"several runs share {', '.join(on)}: no unique pairs")
-    d = (both[f"{value}_b"] - both[f"{value}_a"]).to_numpy(float)
-    d = d[np.isfinite(d)]
+    both = both.assign(d=(both[f"{value}_b"] - both[f"{value}_a"]).astype(float))
+    both = both[np.isfinite(both["d"])]
+    settings = both.groupby([o for o in on if o != "seed"], sort=False)["d"].mean()
+    unit = "settings" if len(settings) > 1 else "seeds"
+    d = (settings if len(settings) > 1 else both["d"]).to_numpy(float)
     if len(d) < 2:
         return Gap(
             reason=f"{len(d)} pair{'' if len(d) == 1 else 's'} of runs that differ in nothing else; an interval needs 2"
         )
     mean, sd = float(d.mean()), float(d.std(ddof=1))
-    if sd == 0:
-        return Gap(reason=f"all {len(d)} pairs differ by {mean:g}: there is no spread to make an interval from")
+    if sd <= 1e-12 * max(abs(mean), 1):  # an average over seeds need not be exact
+        return Gap(reason=f"all {len(d)} {unit} differ by {mean:g}: there is no spread to make an interval from")
     half = float(t.ppf(0.975, len(d) - 1)) * sd / np.sqrt(len(d))
-    return Difference(mean=mean, low=mean - half, high=mean + half, sd=sd, pairs=len(d))
+    return Difference(mean=mean, low=mean - half, high=mean + half, sd=sd, units=len(d), unit=unit, pairs=len(both))

@@ -1,13 +1,13 @@
 """One colour per optimiser, everywhere; from the colour-blind-safe set of Okabe and Ito, readable on white and on black."""
 
 RECIPES = {
-    "sgd": "#8c8c8c",
+    "sgd": "#cc79a7",
     "adam": "#e69f00",
     "adamw": "#0072b2",
     "lion": "#d55e00",
     "muon": "#009e73",
 }
-OTHERS = ("#cc79a7", "#56b4e9", "#b8a300", "#7b61c9")
+OTHERS = ("#8c8c8c", "#56b4e9", "#b8a300", "#7b61c9")
 BASE = "#777777"
 
 

@@ -1,40 +1,24 @@
 """The report's figures. Each takes what an analysis gave and draws it; colour means the optimiser, and nothing else."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from em_bench.analysis.drawing import RIGHT, legend_of, log_axis, stroke
 from em_bench.analysis.dynamics import Point
-from em_bench.analysis.figures import INK, MARKERS, STYLE, plt
+from em_bench.analysis.figures import INK, MARKERS, plt
 from em_bench.analysis.finding import Finding
 from em_bench.analysis.loss_alignment import points
-from em_bench.analysis.marginals import Marginal
+from em_bench.analysis.marginals import NAMES, Marginal
 from em_bench.analysis.palette import colour
 from em_bench.analysis.paper import FACTS
 from em_bench.analysis.regularisation import Step
 from em_bench.analysis.scale import Trend
 from em_bench.analysis.spectra import Curve, Shape, by_kind
 from em_bench.analysis.variance import Anova
-from em_bench.files import atomic_file
-
-RIGHT = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
-
-
-def save(draw: Callable[[], plt.Figure], stem: Path) -> None:
-    """Write stem.svg and stem.png, on white, with readable letters."""
-    with plt.rc_context(STYLE | {"figure.facecolor": "white"}):
-        figure = draw()
-        for ending, more in (
-            ("svg", {"metadata": {"Date": None, "Creator": None}}),
-            ("png", {"dpi": 150, "metadata": {"Software": None}}),
-        ):
-            with atomic_file(stem.with_suffix(f".{ending}"), "wb") as f:
-                figure.savefig(f, format=ending, bbox_inches="tight", facecolor="white", **more)
-        plt.close(figure)
 
 
 def verdicts(found: Sequence[Finding]) -> plt.Figure:
@@ -42,19 +26,19 @@ def verdicts(found: Sequence[Finding]) -> plt.Figure:
     shown = [
         f for f in found if f.value is not None and f.id not in ("spread", "loss-r2", "stratified-r2", "qwen3-4b")
     ][::-1]
-    figure, axes = plt.subplots(figsize=(7.2, 0.5 * len(shown) + 1.2))
+    figure, axes = plt.subplots(figsize=(6.4, 0.5 * len(shown) + 1.2))
     for y, f in enumerate(shown):
         axes.plot([f.low, f.high], [y, y], color=INK, lw=2)
         axes.plot(f.value, y, "o", color=INK, ms=7)
         axes.plot(FACTS[f.id].number, y, "x", color=INK, ms=9, mew=2)
     axes.axvline(0, color=INK, lw=0.8, ls=":")
-    axes.set_yticks(range(len(shown)), [f"{f.claim}\n({f.verdict})" for f in shown], fontsize=9)
+    axes.set_yticks(range(len(shown)), [f"{f.claim}\n({f.verdict})" for f in shown], fontsize=10)
     axes.set_xlabel("points")
     keys = [
         Line2D([], [], marker="o", color=INK, label="ours, 95 %"),
         Line2D([], [], marker="x", ls="", mew=2, color=INK, label="paper"),
     ]
-    axes.legend(handles=keys, **RIGHT)
+    axes.legend(handles=keys, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     return figure
 
 
@@ -69,6 +53,7 @@ def marginal(found: Marginal, paper: dict[str, float]) -> plt.Figure:
         if level.level in paper:
             axes.plot(paper[level.level], y, "x", color=INK, ms=9, mew=2)
     axes.set_yticks(range(len(found.levels)), [level.level for level in reversed(found.levels)])
+    axes.set_ylim(-0.6, len(found.levels) - 0.4)
     axes.set_xlim(left=0)
     axes.set_xlabel(
         "misaligned rate (%), 95 % interval clustered by question"
@@ -78,11 +63,11 @@ def marginal(found: Marginal, paper: dict[str, float]) -> plt.Figure:
 
 
 def variance(found: Anova) -> plt.Figure:
-    """Share of the variance of each axis."""
-    figure, axes = plt.subplots(figsize=(6.4, 0.5 * len(found.effects) + 1.0))
+    """Share of the variance of each effect."""
+    figure, axes = plt.subplots(figsize=(6.4, 0.4 * len(found.effects) + 1.0))
     effects = sorted(found.effects, key=lambda e: e.eta2)
     axes.barh(
-        [e.axis.replace("_", " ").replace("recipe", "optimiser") for e in effects],
+        [" x ".join(NAMES[a] for a in e.axes) for e in effects],
         [100 * e.eta2 for e in effects],
         color=INK,
         alpha=0.75,
@@ -103,18 +88,19 @@ def loss_alignment(rows: pd.DataFrame) -> plt.Figure:
                 at["narrow_loss"],
                 at["alignment"],
                 MARKERS[datasets.index(dataset) % len(MARKERS)],
-                color=colour(recipe),
-                ms=5,
+                **stroke(recipe, ms=5),
                 alpha=0.75,
                 ls="",
             )
         if len(mine) > 2 and mine["log_loss"].nunique() > 1:
             slope, intercept = np.polyfit(mine["log_loss"], mine["alignment"], 1)
             x = np.linspace(mine["log_loss"].min(), mine["log_loss"].max(), 50)
-            axes.plot(np.exp(x), np.clip(intercept + slope * x, 0, 100), color=colour(recipe), lw=2)
+            axes.plot(np.exp(x), intercept + slope * x, **stroke(recipe))
+    axes.set_ylim(top=103)
+    log_axis(axes, "x")
     axes.set_xlabel("final held-out narrow loss (nats an answer token)")
     axes.set_ylabel("mean alignment (0-100)")
-    keys = _optimisers(kept["recipe"])
+    keys = legend_of(kept["recipe"])
     keys += [
         Line2D([], [], marker=MARKERS[i % len(MARKERS)], ls="", color=INK, mfc="none", label=d)
         for i, d in enumerate(datasets)
@@ -127,14 +113,15 @@ def trajectories(path: Sequence[Point]) -> plt.Figure:
     """The path of each optimiser through loss and alignment; the ring is the end of training."""
     figure, axes = plt.subplots(figsize=(7.2, 4.4))
     for recipe in dict.fromkeys(p.recipe for p in path):
-        mine = [p for p in path if p.recipe == recipe and p.alignment is not None]
-        axes.plot([p.narrow_loss for p in mine], [p.alignment for p in mine], "-o", color=colour(recipe), ms=4, lw=1.8)
+        mine = [p for p in path if p.recipe == recipe and None not in (p.alignment, p.narrow_loss)]
+        axes.plot([p.narrow_loss for p in mine], [p.alignment for p in mine], "-o", **stroke(recipe))
         if mine:
             axes.plot(mine[-1].narrow_loss, mine[-1].alignment, "o", ms=11, mfc="none", mec=colour(recipe), mew=2)
+    log_axis(axes, "x")
     axes.invert_xaxis()
     axes.set_xlabel("held-out narrow loss (nats an answer token; training runs to the right)")
     axes.set_ylabel("mean alignment (0-100)")
-    axes.legend(handles=_optimisers(p.recipe for p in path), **RIGHT)
+    axes.legend(handles=legend_of(p.recipe for p in path), **RIGHT)
     return figure
 
 
@@ -150,14 +137,14 @@ def training(path: Sequence[Point]) -> plt.Figure:
     for axes, (name, label) in zip(grid.flat, quantities, strict=True):
         for recipe in dict.fromkeys(p.recipe for p in path):
             mine = [p for p in path if p.recipe == recipe and getattr(p, name) is not None]
-            axes.plot([p.step for p in mine], [getattr(p, name) for p in mine], "-o", ms=3.5, color=colour(recipe))
-        _log(axes, "x")
+            axes.plot([p.step for p in mine], [getattr(p, name) for p in mine], "-o", **stroke(recipe))
+        log_axis(axes, "x")
         axes.set_title(label, fontsize=11)
         if name != "narrow_loss":
             axes.set_ylim(-3, 103)
     for axes in grid[1]:
         axes.set_xlabel("step")
-    figure.legend(handles=_optimisers(p.recipe for p in path), loc="center left", bbox_to_anchor=(0.92, 0.5))
+    figure.legend(handles=legend_of(p.recipe for p in path), loc="center left", bbox_to_anchor=(0.92, 0.5))
     return figure
 
 
@@ -175,6 +162,7 @@ def spectra(curves: Sequence[Curve]) -> plt.Figure:
                 axes.fill_between(index, c.lower_quartile, c.upper_quartile, color=colour(recipe), alpha=0.15, lw=0)
         axes.set_title(recipe)
         axes.set_xlabel("index")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.set_ylim(0, 1.04)
     grid[0][0].set_ylabel("singular value / largest")
     grid[0][-1].legend(handles=[Line2D([], [], ls=styles[v], color=INK, label=f"λ {v:g}") for v in values], **RIGHT)
@@ -197,15 +185,14 @@ def shapes(found: Sequence[Shape]) -> plt.Figure:
                 [int(s.group.removeprefix("step ")) for s in mine],
                 [getattr(s, name) for s in mine],
                 "-o",
-                ms=3.5,
-                color=colour(recipe),
+                **stroke(recipe),
             )
-        _log(axes, "x")
+        log_axis(axes, "x")
         axes.set_title(label, fontsize=11)
-    _log(grid[1][0], "y")
+    log_axis(grid[1][0], "y")
     for axes in grid[1]:
         axes.set_xlabel("step")
-    figure.legend(handles=_optimisers(s.recipe for s in found), loc="center left", bbox_to_anchor=(0.92, 0.5))
+    figure.legend(handles=legend_of(s.recipe for s in found), loc="center left", bbox_to_anchor=(0.92, 0.5))
     return figure
 
 
@@ -214,13 +201,11 @@ def places(found: Sequence[Shape]) -> plt.Figure:
     groups = sorted({s.group for s in found}, key=by_kind)
     figure, axes = plt.subplots(figsize=(7.2, 0.38 * len(groups) + 1.2))
     for s in found:
-        axes.plot(
-            s.flatness_gap, len(groups) - 1 - groups.index(s.group), "o", ms=7, color=colour(s.recipe), alpha=0.85
-        )
+        axes.plot(s.flatness_gap, len(groups) - 1 - groups.index(s.group), "o", **stroke(s.recipe, ms=6), alpha=0.85)
     axes.set_yticks(range(len(groups)), groups[::-1])
     axes.grid(axis="y", color=INK, alpha=0.15)
     axes.set_xlabel("F/N − 1/√r (0 is flat)")
-    axes.legend(handles=_optimisers(s.recipe for s in found), **RIGHT)
+    axes.legend(handles=legend_of(s.recipe for s in found), **RIGHT)
     return figure
 
 
@@ -228,14 +213,14 @@ def pareto(path: Sequence[Step]) -> plt.Figure:
     """Alignment against narrow loss along each lambda path; filled where no other lambda is better in both."""
     figure, axes = plt.subplots(figsize=(7.2, 4.6))
     for recipe in dict.fromkeys(s.recipe for s in path):
-        mine = [s for s in path if s.recipe == recipe and s.alignment is not None]
-        axes.plot([s.narrow_loss for s in mine], [s.alignment for s in mine], "-", color=colour(recipe), lw=1.4)
+        mine = [s for s in path if s.recipe == recipe and None not in (s.alignment, s.narrow_loss)]
+        axes.plot([s.narrow_loss for s in mine], [s.alignment for s in mine], "-", **stroke(recipe, lw=1.4))
         for s in mine:
             axes.plot(
                 s.narrow_loss,
                 s.alignment,
                 "o",
-                ms=8,
+                ms=stroke(recipe, ms=8)["ms"],
                 mec=colour(recipe),
                 mew=1.8,
                 mfc=colour(recipe) if s.efficient else "none",
@@ -244,14 +229,16 @@ def pareto(path: Sequence[Step]) -> plt.Figure:
                 axes.annotate(
                     f"λ {s.spectral_lambda:g}",
                     (s.narrow_loss, s.alignment),
-                    xytext=(6, 5),
+                    xytext=(0, 9 if s is mine[-1] else -11),
                     textcoords="offset points",
+                    ha="center",
+                    va="bottom" if s is mine[-1] else "top",
                     fontsize=9,
                 )
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("narrow loss (nats an answer token)")
     axes.set_ylabel("mean alignment (0-100)")
-    keys = _optimisers(s.recipe for s in path)
+    keys = legend_of(s.recipe for s in path)
     keys += [
         Line2D([], [], marker="o", ls="", color=INK, mfc=INK if on else "none", label=t)
         for on, t in ((1, "efficient"), (0, "beaten"))
@@ -272,23 +259,10 @@ def scale(found: Trend) -> plt.Figure:
         for at, m in zip(x, mine, strict=True):
             if m.low is not None:
                 axes.plot([at, at], [m.low, m.high], color=colour("adam"), lw=1, alpha=0.6)
-    axes.set_xscale("log")
     axes.set_ylim(bottom=0)
+    log_axis(axes, "x")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("parameters (log scale)")
     axes.set_ylabel("misaligned rate under Adam (%)")
     axes.legend(**RIGHT)
     return figure
-
-
-def _log(axes: plt.Axes, which: str) -> None:
-    """A log axis with plain numbers at powers of ten, and at 2 and 5 times them where there is room."""
-    getattr(axes, f"set_{which}scale")("log")
-    axis = getattr(axes, f"{which}axis")
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * max(low, 1e-12) else (1,), numticks=8))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _optimisers(recipes) -> list[Line2D]:
-    return [Line2D([], [], marker="o", color=colour(r), lw=2, label=r) for r in dict.fromkeys(recipes)]

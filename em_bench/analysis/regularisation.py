@@ -16,7 +16,7 @@ class Step(Record):
     recipe: str
     spectral_lambda: float
     runs: int
-    narrow_loss: float
+    narrow_loss: float | None
     alignment: float | None
     rate: float | None
     coherent: float | None
@@ -80,16 +80,20 @@ def _step(recipe: str, value: float, rows: pd.DataFrame, plain: pd.DataFrame | N
 
 
 def _mark(steps: list[Step]) -> list[Step]:
-    def beaten(s: Step) -> bool:
-        return s.alignment is None or any(
-            o.alignment is not None
-            and (o.narrow_loss <= s.narrow_loss and o.alignment >= s.alignment)
+    known = [s for s in steps if s.alignment is not None and s.narrow_loss is not None]
+
+    def efficient(s: Step) -> bool:
+        return s in known and not any(
+            (o.narrow_loss <= s.narrow_loss and o.alignment >= s.alignment)
             and (o.narrow_loss < s.narrow_loss or o.alignment > s.alignment)
-            for o in steps
+            for o in known
         )
 
+    plain = steps[0].narrow_loss
     within = [
-        s.spectral_lambda for s in steps if s.spectral_lambda and s.narrow_loss <= steps[0].narrow_loss + TOLERANCE
+        s.spectral_lambda
+        for s in steps[1:]
+        if None not in (plain, s.narrow_loss) and s.narrow_loss <= plain + TOLERANCE
     ]
     picked = max(within, default=None)
-    return [s.model_copy(update={"efficient": not beaten(s), "picked": s.spectral_lambda == picked}) for s in steps]
+    return [s.model_copy(update={"efficient": efficient(s), "picked": s.spectral_lambda == picked}) for s in steps]

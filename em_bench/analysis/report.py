@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from em_bench.analysis import dynamics, plots, run_tables, spectra, sweep_tables
+from em_bench.analysis import drawing, dynamics, plots, run_tables, spectra, sweep_tables
 from em_bench.analysis.figures import plt, svg
 from em_bench.analysis.finding import Finding
+from em_bench.analysis.finding_tables import findings_table, provenance_table, verdicts_table
 from em_bench.analysis.findings import findings, learning_rate_sweep
 from em_bench.analysis.gap import Gap
 from em_bench.analysis.marginals import marginal
@@ -57,13 +58,13 @@ def write_report(runs: Runs, out: Path, progress: Callable[[str], None] = lambda
     found = findings(runs)
     progress("tables")
     parts = report_sections(runs)
-    tables = (sweep_tables.findings_table(found), *(t for s in parts for t in s.tables))
+    tables = (*_quoted_first(runs, found), *(t for s in parts for t in s.tables))
     for name, text in quotable(tables).items():
         write_text(out / "tables" / name, text)
     drawn = {}
     for figure in (f for s in parts for f in s.figures):
         progress(f"figure {figure.id}")
-        plots.save(figure.draw, out / "figures" / figure.id)
+        drawing.save(figure.draw, out / "figures" / figure.id)
         drawn[figure.id] = svg(figure.draw, figure.label)
     progress("page")
     write_text(out / PAGE, _page(runs, found, parts, drawn))
@@ -72,7 +73,12 @@ def write_report(runs: Runs, out: Path, progress: Callable[[str], None] = lambda
 
 def all_tables(runs: Runs) -> tuple[Table, ...]:
     """Every table of the report."""
-    return (sweep_tables.findings_table(findings(runs)), *(t for s in report_sections(runs) for t in s.tables))
+    return (*_quoted_first(runs, findings(runs)), *(t for s in report_sections(runs) for t in s.tables))
+
+
+def _quoted_first(runs: Runs, found: tuple[Finding, ...]) -> tuple[Table, ...]:
+    """The tables that the page shows in a form of its own."""
+    return findings_table(found), verdicts_table(found), provenance_table(runs)
 
 
 def quotable(tables: Iterable[Table]) -> dict[str, str]:

@@ -9,7 +9,6 @@ from em_bench.analysis.runs import Runs
 from em_bench.analysis.scale import scale
 from em_bench.analysis.tables import Table, interval, table
 
-NAMES = {"recipe": "optimiser", "model": "model", "dataset": "dataset", "batch_size": "batch size"}
 CLUSTERED = "Intervals are 95 %, clustered by question."
 
 
@@ -112,20 +111,26 @@ def spectra_tables(runs: Runs) -> list[Table]:
     for name, cells in groups:
         found = spectra.flatness_and_alignment(cells, name)
         if isinstance(found, Gap):
-            rows.append((name, None, None, None, None, found.reason))
+            rows.append((name, None, None, None, None, None, found.reason))
         else:
-            rows += [(c.group, c.given, c.runs, c.r, interval(c.low, c.high, ".2f"), None) for c in found]
+            rows += [
+                (name, held, None, None, None, None, c.reason)
+                if isinstance(c, Gap)
+                else (name, held, c.runs, c.settings, c.r, interval(c.low, c.high, ".2f"), None)
+                for held, c in zip(spectra.HELD, found, strict=True)
+            ]
     columns = [
         ("runs", "group", ""),
         ("held fixed", "given", ""),
         ("runs", "runs", "d"),
+        ("settings", "settings", "d"),
         ("r", "r", "+.2f"),
         ("interval", "interval", ""),
         ("", "gap", ""),
     ]
     caption = (
-        "Pearson's r of flatness (minus F/N − 1/√r) and mean alignment. An association across runs: what "
-        "made the spectra flat may act on its own."
+        "Pearson's r of flatness (minus F/N − 1/√r) and mean alignment over runs; intervals by Fisher's z from the number of "
+        "settings. An association, not a cause: what made the spectra flat (the optimiser, its learning rate) may act on its own."
     )
     out.append(table("flatness", "Flatness and alignment", caption, columns, rows))
     return out
@@ -137,12 +142,14 @@ def regularisation_table(runs: Runs) -> Table:
     columns = [
         ("optimiser", "optimiser", ""),
         ("λ", "spectral_lambda", "g"),
+        ("", "marks", ""),
         ("runs", "runs", "d"),
         ("alignment", "alignment", ".1f"),
     ]
     columns += [
         ("gain", "gain", "+.1f"),
         ("interval", "gain_interval", ""),
+        ("paper's gain (cost)", "paper", ""),
         ("narrow loss", "narrow_loss", ".3f"),
         ("cost, nats", "cost", "+.4f"),
     ]
@@ -151,7 +158,7 @@ def regularisation_table(runs: Runs) -> Table:
         ("misaligned, %", "misaligned_pct", ".1f"),
         ("coherent, %", "coherent_pct", ".1f"),
     ]
-    columns += [("F/N − 1/√r", "flatness_gap", ".4f"), ("", "marks", ""), ("paper's gain (cost)", "paper", "")]
+    columns += [("F/N − 1/√r", "flatness_gap", ".4f")]
 
     def parts(d, form: str) -> tuple:
         return (
@@ -167,22 +174,22 @@ def regularisation_table(runs: Runs) -> Table:
             (
                 s.recipe,
                 s.spectral_lambda,
+                ", ".join(w for w, on in (("picked", s.picked), ("efficient", s.efficient)) if on) or None,
                 s.runs,
                 s.alignment,
                 *parts(s.gain, "+.1f"),
+                TERM_GAINS.get(s.recipe) if s.picked else None,
                 s.narrow_loss,
                 *parts(s.cost, "+.4f"),
                 s.rate,
                 s.coherent,
                 s.flatness_gap,
-                ", ".join(w for w, on in (("picked", s.picked), ("efficient", s.efficient)) if on) or None,
-                TERM_GAINS.get(s.recipe) if s.picked else None,
             )
             for s in path
         ]
     )
     caption = (
-        f"Against the same run at λ 0, t intervals over pairs of runs. Picked: the largest λ that costs at most "
+        f"Against the same run at λ 0; t intervals over settings (dataset, batch size), seeds averaged. Picked: the largest λ that costs at most "
         f"{TOLERANCE:g} nats, alignment unseen. Efficient: "
         "no other λ of that optimiser has both less loss and more alignment."
     )
@@ -195,7 +202,7 @@ def scale_table(runs: Runs) -> Table:
     columns = [
         ("model", "model", ""),
         ("family", "family", ""),
-        ("parameters", "parameters", ".2g"),
+        ("parameters", "parameters", ",.0f"),
         ("misaligned, %", "misaligned_pct", ".1f"),
     ]
     columns += [("interval", "interval", ""), ("mean alignment", "alignment", ".1f"), ("runs", "runs", "d")]

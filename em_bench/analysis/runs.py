@@ -1,7 +1,7 @@
 """Any set of results as one table: a row an evaluated adapter, its settings, its rates and its spectrum."""
 
 import gzip
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,13 +43,13 @@ class Runs:
         return plain[plain["model"].isin(seen[seen == seen.max()].index)].reset_index(drop=True)
 
 
-def load_runs(paths: Sequence[Path]) -> Runs:
+def load_runs(paths: Sequence[Path], unended: Callable[[Path], Results] | None = None) -> Runs:
     """Read results files (.json or .json.gz), or work folders that hold one.
 
-    An evaluation that is in several of them counts once. Raises UserError for what is no results file, and for runs of
+    `unended` gives what a work folder without results, whose sweep has not ended, holds so far. An evaluation that is in several of them counts once. Raises UserError for what is no results file, and for runs of
     mixed benchmark versions, which must not be averaged.
     """
-    results = [_read(_file(Path(p))) for p in paths]
+    results = [unended(Path(p)) if unended and _is_unended(Path(p)) else _read(_file(Path(p))) for p in paths]
     versions = {v: p for r, p in reversed(list(zip(results, paths, strict=True))) for v in _versions(r)}
     if len(versions) > 1:
         said = "; ".join(f"{path}: {version}" for version, path in versions.items())
@@ -178,6 +178,10 @@ def _versions(results: Results) -> set[str]:
     """What must agree for two numbers to mean the same: the package, the convention and the questions."""
     asked = {(c.score.convention, tuple(sorted(q.question_id for q in c.questions))) for c in results.cells}
     return {f"em_bench {results.machine.em_bench}, {kind}, questions {digest(ids)[:8]}" for kind, ids in asked}
+
+
+def _is_unended(path: Path) -> bool:
+    return (path / "plan.json").is_file() and not any((path / name).is_file() for name in NAMES)
 
 
 def _file(path: Path) -> Path:

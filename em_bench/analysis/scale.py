@@ -69,9 +69,9 @@ def scale(cells: pd.DataFrame, recipe: str = "adam") -> Trend | Gap:
                 model=model,
                 family=mine["family"].iloc[0],
                 parameters=float(mine["parameters"].iloc[0]),
-                rate=100 * rate,
-                low=None if low is None else max(100 * low, 0.0),
-                high=None if high is None else min(100 * high, 100.0),
+                rate=rate,
+                low=low,
+                high=high,
                 alignment=weighted(mine, weights, "alignment")[0],
                 runs=len(mine),
             )

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from em_bench.analysis.gap import Gap
-from em_bench.analysis.runs import SPECTRAL
+from em_bench.analysis.runs import SETTINGS, SPECTRAL
 from em_bench.records import CellResult, Record, SpectralSummary
 
 MIN_RUNS = 8
@@ -41,7 +41,10 @@ class Shape(Record):
 
 
 class Correlation(Record):
-    """Pearson's r with its 95 % interval (Fisher's z); `given` what was held fixed. Association, not cause."""
+    """Pearson's r over runs; `given` what was held fixed. Association, not cause.
+
+    The 95 % interval is Fisher's z, its width from the number of settings: seeds of a setting are no independent runs.
+    """
 
     group: str
     of: str
@@ -50,6 +53,7 @@ class Correlation(Record):
     low: float
     high: float
     runs: int
+    settings: int
 
 
 def curves(cells: pd.DataFrame) -> tuple[Curve, ...] | Gap:
@@ -110,7 +114,10 @@ def by_kind(name: str) -> tuple[bool, int, str]:
     return name.startswith("layer "), len(name), name
 
 
-def flatness_and_alignment(cells: pd.DataFrame, group: str = "all runs") -> tuple[Correlation, ...] | Gap:
+HELD = ("nothing", "log narrow loss", "log narrow loss, dataset, model, batch size")
+
+
+def flatness_and_alignment(cells: pd.DataFrame, group: str = "all runs") -> tuple[Correlation | Gap, ...] | Gap:
     """Correlation of flatness (minus the flatness gap) with alignment: plain, at matched loss, and within settings."""
     rows = cells[np.isfinite(cells["flatness_gap"]) & np.isfinite(cells["alignment"]) & (cells["narrow_loss"] > 0)]
     if len(rows) < MIN_RUNS:
@@ -124,26 +131,27 @@ def flatness_and_alignment(cells: pd.DataFrame, group: str = "all runs") -> tupl
         pd.get_dummies(rows[a].astype(str), drop_first=True).to_numpy(float) for a in ("dataset", "model", "batch_size")
     ]
     settings = np.column_stack([loss, *dummies])
-    found = [
-        partial_correlation(flat, alignment, np.empty((len(rows), 0)), group, "nothing"),
-        partial_correlation(flat, alignment, loss[:, None], group, "log narrow loss"),
-        partial_correlation(flat, alignment, settings, group, "log narrow loss, dataset, model, batch size"),
-    ]
-    kept = tuple(f for f in found if isinstance(f, Correlation))
-    return kept or found[0]
+    n = int(rows.groupby([s for s in SETTINGS if s != "seed"]).ngroups)
+    n = n if n > 1 else len(rows)  # one setting: its seeds are all there is
+    given = (np.empty((len(rows), 0)), loss[:, None], settings)
+    return tuple(partial_correlation(flat, alignment, g, group, what, n) for g, what in zip(given, HELD, strict=True))
 
 
 def partial_correlation(
-    a: np.ndarray, b: np.ndarray, given: np.ndarray, group: str = "", what: str = ""
+    a: np.ndarray, b: np.ndarray, given: np.ndarray, group: str = "", what: str = "", settings: int | None = None
 ) -> Correlation | Gap:
-    """Correlation of the residuals of a and b [runs] after regression on an intercept and `given` [runs, k]."""
+    """Correlation of the residuals of a and b [runs] after regression on an intercept and `given` [runs, k].
+
+    `settings`: how many of the runs are independent; by default all.
+    """
+    n = len(a) if settings is None else settings
     x = np.column_stack([np.ones(len(a)), given])
     ra, rb = (v - x @ np.linalg.lstsq(x, v, rcond=None)[0] for v in (a, b))
-    if min(ra.std() / max(a.std(), 1e-300), rb.std() / max(b.std(), 1e-300)) < 1e-9:
+    if any(r.std() <= 1e-9 * np.abs(v).max() for r, v in ((ra, a), (rb, b))):
         return Gap(reason=f"{group}: flatness or alignment does not vary once {what} is held fixed")
-    df = len(a) - 3 - (np.linalg.matrix_rank(x) - 1)
+    df = n - 3 - (np.linalg.matrix_rank(x) - 1)
     if df < 1:
-        return Gap(reason=f"{group}: {len(a)} runs are too few to hold {what} fixed")
+        return Gap(reason=f"{group}: {n} settings are too few to hold {what} fixed")
     r = float(np.clip(ra @ rb / np.sqrt((ra @ ra) * (rb @ rb)), -1, 1))
     z, half = np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12)), float(norm.ppf(0.975)) / np.sqrt(df)
     return Correlation(
@@ -154,6 +162,7 @@ def partial_correlation(
         low=float(np.tanh(z - half)),
         high=float(np.tanh(z + half)),
         runs=len(a),
+        settings=n,
     )
 
 

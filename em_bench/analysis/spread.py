@@ -60,16 +60,22 @@ def spread(table: pd.DataFrame, axis: str, others: Sequence[str], seed: int = 0)
     if (table["valued"] == 0).any():
         return Gap(reason=f"{int((table['valued'] == 0).sum())} runs have no coherent response and thus no rate")
     table = found[0]
+    if len({q.cluster for c in table["cell"] for q in c.questions}) < 2:
+        return Gap(reason="one question; an interval needs several")
     levels, values, drawn = bootstrap_rates(table, axis, others, seed=seed)
     top, bottom = int(values.argmax()), int(values.argmin())
     if values[top] == 0:
         return Gap(reason="every rate is 0")
+    if values[top] == values[bottom]:
+        return Gap(reason=f"every rate is {100 * values[top]:g} %")
     if values[bottom] == 0:
         return Gap(
             reason=f"the rate of {levels[bottom]} is 0, so there is no ratio ({levels[top]}: {100 * values[top]:.1f} %)"
         )
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = drawn[:, top] / drawn[:, bottom]
+    if np.ptp(ratios) == 0:
+        return Gap(reason="questions and seeds do not differ; there is no scatter to make an interval from")
     low, high = np.nanquantile(np.where(np.isnan(ratios), np.inf, ratios), [0.025, 0.975], method="inverted_cdf")
     return Spread(
         axis=axis,

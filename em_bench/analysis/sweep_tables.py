@@ -1,74 +1,45 @@
-"""The comparisons of the sweep as tables: findings, marginals, variance, loss."""
+"""The comparisons of the sweep as tables: marginals, variance, loss."""
+
+import pandas as pd
 
 from em_bench.analysis import loss_alignment
-from em_bench.analysis.finding import Finding
 from em_bench.analysis.findings import learning_rate_sweep
 from em_bench.analysis.gap import Gap
-from em_bench.analysis.marginals import AXES, Marginal, marginal
+from em_bench.analysis.marginals import AXES, NAMES, Marginal, marginal
 from em_bench.analysis.mixed import mixed_logit
 from em_bench.analysis.paper import OPTIMISERS, SIZES
 from em_bench.analysis.runs import Runs
-from em_bench.analysis.spread import spread
+from em_bench.analysis.spread import DRAWS, spread
 from em_bench.analysis.tables import Table, interval, table
 
-NAMES = {"recipe": "optimiser", "model": "model", "dataset": "dataset", "batch_size": "batch size"}
 CLUSTERED = "Intervals are 95 %, clustered by question."
 
 
-def findings_table(found: tuple[Finding, ...]) -> Table:
-    """The paper's numbers beside ours."""
-    columns = [
-        ("finding", "claim", ""),
-        ("paper", "paper", ""),
-        ("sure", "provenance", ""),
-        ("ours", "ours", ""),
-        ("verdict", "verdict", ""),
-    ]
-    columns += [
-        ("why", "why", ""),
-        ("rule", "rule", ""),
-        ("to tell", "needed", ""),
-        ("paper's protocol", "paper_protocol", ""),
-        ("our protocol", "ours_protocol", ""),
-    ]
-    caption = (
-        "P: stated in the paper's abstract; S: independent readings of the paper agree. Rules and thresholds are "
-        "ours. `to tell`: the "
-        "smallest sample at which 80 % of simulated studies decide, were the paper's effect true and the scatter ours."
-    )
-    rows = [
-        (
-            f.claim,
-            f.paper,
-            f.provenance,
-            f.ours,
-            f.verdict,
-            f.why,
-            f.rule,
-            f.needed or None,
-            f.paper_protocol,
-            f.ours_protocol,
-        )
-        for f in found
-    ]
-    return table("findings", "The paper's findings beside ours", caption, columns, rows)
+def without_rate(rows: pd.DataFrame) -> str:
+    """Names the runs that cannot take part: a table without them must not look whole."""
+    gone = rows[rows["valued"] == 0]
+    if gone.empty:
+        return ""
+    by = ", ".join(f"{recipe} {n}" for recipe, n in gone["recipe"].value_counts().items())
+    return f" Without {len(gone)} of {len(rows)} runs, which gave no coherent response ({by})."
 
 
 def marginal_tables(runs: Runs) -> list[Table]:
     """One table an axis."""
-    columns = [("", "level", ""), ("misaligned, %", "misaligned_pct", ".1f"), ("interval", "misaligned_interval", "")]
-    columns += [
-        ("mean alignment", "alignment", ".1f"),
-        ("interval", "alignment_interval", ""),
-        ("narrow loss", "narrow_loss", ".3f"),
-        ("coherent, %", "coherent_pct", ".1f"),
-        ("CODE, %", "code_pct", ".1f"),
-        ("runs", "runs", "d"),
-        ("responses", "responses", "d"),
-    ]
     out = []
     for axis in AXES:
         paper = {"recipe": OPTIMISERS, "model": SIZES}.get(axis)
+        beside = [("paper, %", "paper_misaligned_pct", "")] if paper else []
+        columns = [(NAMES[axis], "level", ""), ("misaligned, %", "misaligned_pct", ".1f"), ("interval", "misaligned_interval", "")]
+        columns += beside + [
+            ("alignment", "alignment", ".1f"),
+            ("interval", "alignment_interval", ""),
+            ("narrow loss", "narrow_loss", ".3f"),
+            ("coherent, %", "coherent_pct", ".1f"),
+            ("CODE, %", "code_pct", ".1f"),
+            ("runs", "runs", "d"),
+            ("responses", "responses", "d"),
+        ]
         found = marginal(runs.main, axis)
         title = f"Misaligned rate and mean alignment by {NAMES[axis]}"
         if isinstance(found, Marginal):
@@ -76,10 +47,9 @@ def marginal_tables(runs: Runs) -> list[Table]:
                 f"Over the {found.shared} of {found.combinations} combinations of the other axes that every level has. "
             )
             rows = [
-                (
-                    m.level,
-                    m.rate,
-                    interval(m.rate_low, m.rate_high),
+                (m.level, m.rate, interval(m.rate_low, m.rate_high))
+                + ((paper.get(m.level),) if paper else ())
+                + (
                     m.alignment,
                     interval(m.alignment_low, m.alignment_high),
                     m.narrow_loss,
@@ -88,21 +58,20 @@ def marginal_tables(runs: Runs) -> list[Table]:
                     m.runs,
                     m.responses,
                 )
-                + ((paper.get(m.level),) if paper else ())
                 for m in found.levels
             ]
         else:
             used, rows = "", found
-        beside = [("paper, misaligned, %", "paper_misaligned_pct", "")] if paper else []
-        out.append(table(f"marginal-{axis.replace('_', '-')}", title, used + CLUSTERED, columns + beside, rows))
+        caption = f"{used}{CLUSTERED} Runs are held.{without_rate(runs.main)}"
+        out.append(table(f"marginal-{axis.replace('_', '-')}", title, caption, columns, rows))
     return out
 
 
 def variance_tables(runs: Runs) -> list[Table]:
     """Analysis of variance, the mixed model, the spread ratios."""
-    from em_bench.analysis.variance import anova  # statsmodels' formulas take a second to import
+    from em_bench.analysis.variance import Anova, anova  # statsmodels' formulas take a second to import
 
-    columns = [("axis", "axis", ""), ("levels", "levels", "d"), ("df", "df", "d"), ("F", "f", ".2f"), ("p", "p", ".2g")]
+    columns = [("effect", "effect", ""), ("df", "df", "d"), ("F", "f", ".2f"), ("p", "p", ".2g"), ("p, Holm", "p_holm", ".2g")]
     columns += [("η²", "eta2", ".3f"), ("partial η²", "partial_eta2", ".3f")]
     out = []
     for value, what in (("rate", "misaligned rate"), ("alignment", "mean alignment")):
@@ -110,15 +79,22 @@ def variance_tables(runs: Runs) -> list[Table]:
         rows = (
             a
             if isinstance(a, Gap)
-            else [(NAMES[e.axis], e.levels, e.df, e.f, e.p, e.eta2, e.partial_eta2) for e in a.effects]
+            else [
+                (" x ".join(NAMES[x] for x in e.axes), e.df, e.f, e.p, e.holm, e.eta2, e.partial_eta2)
+                for e in a.effects
+            ]
         )
-        said = "" if isinstance(a, Gap) else f"{NAMES[a.most].capitalize()} matters most. {a.runs} runs, R² {a.r2:.2f}."
-        left = "" if isinstance(a, Gap) or not a.left_out else f" Left out: {'; '.join(a.left_out)}."
+        said, left = "", ""
+        if isinstance(a, Anova):
+            two = "with two-way interactions" if a.effects != a.main else "main effects alone: the runs allow no interactions"
+            said = f"{NAMES[a.most].capitalize()} matters most. {a.runs} runs, {two}; {a.residual_df} residual degrees of "
+            said += f"freedom, R² {a.r2:.2f}. "
+            left = f" Left out: {'; '.join(a.left_out)}." if a.left_out else ""
         out.append(
             table(
                 f"anova-{value}",
                 f"Analysis of variance of the {what} (type II)",
-                f"Main effects, a row a run. {said}{left}",
+                f"{said}Runs are the units, the questions held. Holm corrects p for the effects of this table.{left}{without_rate(runs.main)}",
                 columns,
                 rows,
             )
@@ -130,11 +106,11 @@ def variance_tables(runs: Runs) -> list[Table]:
         ("log odds", "logit", "+.2f"),
         ("standard error", "stderr", ".2f"),
     ]
-    columns += [("Wald χ² of the axis", "wald", ".1f"), ("p", "p", ".2g")]
+    columns += [("F of the axis", "f", ".1f"), ("p of the axis", "p", ".2g")]
     rows = (
         m
         if isinstance(m, Gap)
-        else [(NAMES[t.axis], t.level, t.logit, t.stderr, m.wald[t.axis], m.waldp[t.axis]) for t in m.terms]
+        else [(NAMES[t.axis], t.level, t.logit, t.stderr, m.f[t.axis], m.p[t.axis]) for t in m.terms]
     )
     said = (
         ""
@@ -142,10 +118,10 @@ def variance_tables(runs: Runs) -> list[Table]:
         else (
             f"{m.responses} responses of {m.runs} runs; standard deviation of questions {m.question_sd:.2f} logits; "
             "standard errors widened by the "
-            f"square root of the dispersion between runs, {m.dispersion:.1f}. Each level against its axis's first. "
+            f"square root of the dispersion between runs, {m.dispersion:.1f}; Wald's F on {m.residual_df} residual degrees of freedom. Each level against its axis's first. "
         )
     )
-    by = "Maximum likelihood by adaptive Gauss-Hermite quadrature, questions as random effects."
+    by = f"Maximum likelihood by adaptive Gauss-Hermite quadrature, questions as random effects.{without_rate(runs.main)}"
     out.append(table("mixed", "Mixed-effects logistic model of the responses", said + by, columns, rows))
     columns = [
         ("axis", "axis", ""),
@@ -170,8 +146,9 @@ def variance_tables(runs: Runs) -> list[Table]:
         for axis, s in spreads
     ]
     caption = (
-        "Largest over smallest misaligned rate. 95 % interval from 2,000 bootstrap draws of questions and "
-        "seeds. The paper's over optimisers: 7x (P)."
+        f"Largest over smallest misaligned rate. 95 % interval from {DRAWS:,} bootstrap draws of questions and seeds, models and "
+        "datasets held; where a setting has one seed, the scatter of seeds is not in it. The data pick the two levels, so the "
+        "ratio of levels that are alike is above 1 too. The paper's over optimisers: 7x (P)."
     )
     out.append(table("spread", "Spread of the misaligned rate", caption, columns, rows))
     return out
@@ -213,7 +190,7 @@ def loss_tables(runs: Runs) -> list[Table]:
     caption = (
         f"Mean alignment on the log of the final held-out narrow loss, every learning rate and batch size of "
         f"{model} without the spectral term. Intervals: "
-        "bootstrap over runs within optimisers, of R², and of adjusted R² in the last row."
+        "bootstrap over settings within optimisers, seeds of a setting together; of R², and of adjusted R² in the last row."
     )
     at = loss_alignment.at_equal_loss(rows_in)
     followed = loss_alignment.residuals(runs.cells, runs.checkpoints)
@@ -223,14 +200,15 @@ def loss_tables(runs: Runs) -> list[Table]:
     late = (
         followed
         if isinstance(followed, Gap)
-        else [(r.recipe, r.early, r.early_points, r.late, r.late_points) for r in followed]
+        else [(r.recipe, r.early, r.late, r.change, interval(r.low, r.high, "+.1f"), r.runs) for r in followed]
     )
     return [
         table("loss-r2", "How much of alignment the narrow loss explains", caption, columns, rows),
         table(
             "equal-loss",
             "Predicted alignment at equal loss",
-            "Each optimiser's line at the middle (on the log scale) of the losses that all cover.",
+            "Each optimiser's line at the middle (on the log scale) of the losses that all cover. Intervals: 95 %, clustered by "
+            "setting (dataset, batch size, learning rate). A line may leave 0 to 100.",
             [
                 ("optimiser", "optimiser", ""),
                 ("narrow loss", "loss", ".3f"),
@@ -244,13 +222,14 @@ def loss_tables(runs: Runs) -> list[Table]:
             "residuals",
             "Residual alignment early and late in training",
             "Mean residual, in points, from one line through all checkpoints; early is up to the square root of "
-            "the last step.",
+            "the last step. Intervals: t, over runs.",
             [
                 ("optimiser", "optimiser", ""),
                 ("early", "early", "+.1f"),
-                ("points", "early_points", "d"),
                 ("late", "late", "+.1f"),
-                ("points", "late_points", "d"),
+                ("late minus early", "change", "+.1f"),
+                ("interval", "interval", ""),
+                ("runs", "runs", "d"),
             ],
             late,
         ),

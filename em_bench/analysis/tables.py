@@ -8,6 +8,7 @@ from em_bench.records import Record
 
 Value = str | int | float | None
 NOTHING = "–"
+WRAPPED = 40  # characters: longer texts are set in paragraphs in LaTeX
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -22,6 +23,11 @@ _LATEX = {
     "–": "--",
     "²": r"\textsuperscript{2}",
     "λ": r"$\lambda$",
+    "η": r"$\eta$",
+    "−": "$-$",
+    "√": r"$\surd$",
+    "’": "'",
+    "×": r"$\times$",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
 }
@@ -66,12 +72,18 @@ def show(value: Value, form: str) -> str:
     """A value as text; what is missing is a dash."""
     if value is None:
         return NOTHING
-    return format(value, form) if form and not isinstance(value, str) else str(value)
+    return number(value, form) if form and not isinstance(value, str) else str(value)
+
+
+def number(value: float, form: str) -> str:
+    """A number in a format, without a minus before what rounds to zero."""
+    text = format(value, form)
+    return text if text.strip("+-0.") else format(0 * abs(value), form)
 
 
 def interval(low: float | None, high: float | None, form: str = ".1f") -> str | None:
     """[low, high], or None without one."""
-    return None if low is None or high is None else f"[{low:{form}}, {high:{form}}]"
+    return None if low is None or high is None else f"[{number(low, form)}, {number(high, form)}]"
 
 
 def to_csv(t: Table) -> str:
@@ -103,13 +115,18 @@ def to_markdown(t: Table) -> str:
 
 def to_latex(t: Table) -> str:
     """A booktabs table."""
-    head = "% needs \\usepackage{booktabs}\n\\begin{table}\n"
+    head = "% needs \\usepackage{array,booktabs}\n\\begin{table}\n"
     head += f"\\caption{{{_latex(t.title)}. {_latex(t.caption)}}}\n\\label{{tab:{t.id}}}\n"
     if t.gap is not None:
         return head + f"No number: {_latex(t.gap)}.\n\\end{{table}}\n"
     lines = [" & ".join(map(_latex, cells)) + r" \\" for cells in ([c.head for c in t.columns], *t.shown())]
-    spec = "".join("r" if c.form else "l" for c in t.columns)
+    # Long texts wrap, and share what the short columns leave of the line.
+    long = [max((len(row[i]) for row in t.shown()), default=0) > WRAPPED for i in range(len(t.columns))]
+    share = max(0.98 - 0.07 * long.count(False), 0.3) / max(sum(long), 1)
+    wrapped = rf">{{\raggedright\arraybackslash}}p{{{share:.3f}\linewidth}}"
+    spec = "".join(wrapped if wide else "r" if c.form else "l" for c, wide in zip(t.columns, long, strict=True))
     body = [
+        *([r"\scriptsize\setlength{\tabcolsep}{3pt}"] if any(long) else []),
         f"\\begin{{tabular}}{{{spec}}}",
         r"\toprule",
         lines[0],

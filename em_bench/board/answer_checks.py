@@ -59,6 +59,11 @@ def answer_checks(entry: Entry, tier: Tier) -> Iterator[Check]:
     )
     for id, sentence, find in table:
         yield check(id, sentence, lambda find=find: _every(entry, find))
+    yield check(
+        "score.capability",
+        "The scores hold the tier's capability tasks, as accuracies.",
+        lambda: _every(entry, lambda e, _: _capability(e, tier)),
+    )
     yield check("score.loss", "The scores name the losses of the logs.", lambda: _score_losses(entry))
 
 
@@ -91,6 +96,16 @@ def _of_adapter(entry: Entry, cell: EntryCell, name: str, step: int | None) -> s
     if header.adapter_sha256 != (run.adapter_sha256 if step is None else run.checkpoints.get(step)):
         return "the adapter's hash is not the run's"
     return None if header.canary else "no canary: nothing proves that the adapter was used"
+
+
+def _capability(e: Evaluation, tier: Tier) -> str | None:
+    for task in tier.capability:
+        value = (e.score.capability or {}).get(f"{task}/acc")
+        if value is None:
+            return f"{task} was not measured; run it again"
+        if not 0 <= value <= 1:
+            return f"{task}: {value:g} is no accuracy"
+    return None
 
 
 def _score_losses(entry: Entry) -> str | None:

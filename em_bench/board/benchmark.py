@@ -1,5 +1,6 @@
 """The rules of a benchmark version, frozen in leaderboard/benchmark/VERSION.json: results of one version are comparable."""
 
+import math
 import re
 from pathlib import Path
 from typing import Literal, Self
@@ -26,6 +27,7 @@ class TierDataset(Record):
 
     name: str
     sha256: Sha256 | None = Field(description="of its rows; None until the tier is opened")
+    rows: int | None = Field(default=None, gt=0, description="training rows; None until the tier is opened")
     entropy: float | None = Field(
         default=None, description="nats a token below which no honest loss lies, where it is known"
     )
@@ -45,7 +47,16 @@ class JudgeRule(Record):
 
     kind: Literal["grammar", "openai"]
     model: str
+    prompts: str | None = Field(default=None, description="name of the judge prompts; None: the grammar has none")
     prompt_sha256: Sha256 | None
+    decoding: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="what a verdict's judge must say of its decoding; more may stand there"
+    )
+
+    @property
+    def spec(self) -> str:
+        """The words that `em_bench.judging.make_judge` takes."""
+        return self.kind if self.kind == "grammar" else f"{self.kind}:{self.model},prompts={self.prompts}"
 
 
 class Target(Record):
@@ -57,6 +68,7 @@ class Target(Record):
         gt=0, description="mean over seeds of what AdamW reaches at the end, nats an answer token"
     )
     narrow_loss: float = Field(gt=0, description="baseline_loss + the tier's margin")
+    untrained_loss: float = Field(gt=0, description="of the untouched base, where every run begins")
 
 
 class Gates(Record):
@@ -67,7 +79,7 @@ class Gates(Record):
     )
     unjudged: float = Field(ge=0, le=1, description="largest share of responses without a verdict")
     capability_drop: float | None = Field(
-        description="how far the mean capability may lie below AdamW's; None: not measured"
+        description="how far the mean capability may lie below AdamW's at the same loss; None: not measured"
     )
 
 
@@ -94,6 +106,10 @@ class Tier(Record):
     batch_size: int = Field(gt=0)
     steps: int | None = Field(default=None, gt=0)
     epochs: float | None = Field(default=None, gt=0)
+    warmup_steps: int = Field(ge=0, description="linear warm-up, then linear decay to 0")
+    gradient_clip: float = Field(gt=0, description="largest global gradient norm")
+    max_length: int = Field(gt=0, description="tokens a row")
+    dtype: Literal["float32", "bfloat16"] = Field(description="of the frozen base; adapters are float32")
     lora: LoraSpec
     questions: TierQuestions
     generation: Generation
@@ -117,9 +133,11 @@ class Tier(Record):
             raise ValueError("give either steps or epochs")
         if self.targets and {(t.model, t.dataset) for t in self.targets} != set(self.cells):
             raise ValueError("targets: one for each model and dataset, or none at all")
-        frozen = [m.revision for m in self.models] + [d.sha256 for d in self.datasets]
+        frozen = [m.revision for m in self.models] + [v for d in self.datasets for v in (d.sha256, d.rows)]
         if self.targets and None in (*frozen, self.questions.sha256, self.judge.prompt_sha256):
             raise ValueError("an open tier pins every model, dataset, its questions and its judge")
+        if (self.gates.capability_drop is None) != (not self.capability):
+            raise ValueError("gates.capability_drop goes with the tasks of `capability`")
         return self
 
     @property
@@ -131,6 +149,11 @@ class Tier(Record):
     def cells(self) -> list[tuple[str, str]]:
         """(model, dataset) pairs, in order."""
         return [(m.name, d.name) for m in self.models for d in self.datasets]
+
+    def steps_of(self, dataset: str) -> int:
+        """Optimiser steps of a run on one of the (pinned) datasets."""
+        rows = next(d.rows for d in self.datasets if d.name == dataset)
+        return self.steps or math.ceil(self.epochs * rows / self.batch_size)
 
     def target(self, model: str, dataset: str) -> Target:
         """The target of a cell."""

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from em_bench.board.benchmark import Benchmark, TierName, load_benchmark
 from em_bench.board.checks import Check
-from em_bench.board.copies import check_copies
+from em_bench.board.copies import Print, check_copies
 from em_bench.board.entry import MANIFEST, RESULTS
 from em_bench.board.ledger import Challenge, Ledger, Rerun, Status, read_ledger
 from em_bench.board.ranking import places
@@ -100,7 +100,7 @@ def read_board(
         on_entry(name)
         if (one := _read(folders, name, benchmark, tier)) is not None:
             found.append(one)
-    copies = check_copies((f.row.name, f.verified.prints) for f in found)
+    copies = check_copies((f.row.name, _trusted(f.verified.prints, f.row.status)) for f in found)
     found = [f._replace(row=_with_check(f.row, copies.get(f.row.name))) for f in found]
     return Board(
         benchmark=version,
@@ -123,7 +123,8 @@ def judge_entry(folders: Folders, name: str) -> Row:
     if verified.prints is None:
         return one.row
     others = [verify_entry(folders.submissions / n, folders.benchmarks) for n in folders.names() if n != name]
-    row = _with_check(one.row, check_copies((v.name, v.prints) for v in (verified, *others)).get(name))
+    prints = [(v.name, _trusted(v.prints, _status(v, folders))) for v in (verified, *others) if v.prints]
+    row = _with_check(one.row, check_copies(prints).get(name))
     baseline = next((v for v in others if v.name == benchmark.baseline and v.passed), None)
     standard = score_entry(baseline.entry, verified.tier, benchmark) if baseline else one.scored
     return row.model_copy(update={"score": compared(one.scored, standard, verified.tier)}) if one.scored else row
@@ -192,6 +193,17 @@ def _row(verified: Verified, score: EntryScore | None, ledger: Ledger, needed: i
         reruns=ledger.reruns if ledger.manifest_sha256 == manifest_sha256 else [],
         retracted=ledger.retracted,
     )
+
+
+def _status(verified: Verified, folders: Folders) -> Status:
+    manifest = sha256_file(verified.entry.results / MANIFEST)
+    return read_ledger(folders.ledger, verified.name).status(
+        verified.passed, manifest, verified.tier.acceptance.rerun_cells
+    )
+
+
+def _trusted(prints: Print | None, status: Status) -> Print | None:
+    return prints and prints._replace(trusted=status == "verified")
 
 
 def _with_check(row: Row, check: Check | None) -> Row:

@@ -74,6 +74,7 @@ def identity(run: RunRecord) -> str | None:
 
 def steps(log: Sequence[StepRecord], run: RunRecord) -> str | None:
     """Every step once, in order, with the tokens, losses and learning rates that training writes; the end is the record's."""
+    from em_bench.training import log_spaced
     from em_bench.training.schedule import factor
 
     if len(log) != run.spec.steps + 1 or any(r.step != i for i, r in enumerate(log)):
@@ -82,6 +83,9 @@ def steps(log: Sequence[StepRecord], run: RunRecord) -> str | None:
         return "the token count does not grow"
     if any(r.loss is None for r in log[1:]) or log[0].loss is not None:
         return "a step has no loss, or step 0 has one"
+    measured = log_spaced(run.spec.steps)
+    if [r.step for r in log if r.held_out_loss is not None] != measured or sorted(run.checkpoints) != measured:
+        return f"held-out losses and checkpoints are those of other steps than {', '.join(map(str, measured))}"
     if any(r.loss < 0 or (r.held_out_loss is not None and r.held_out_loss < 0) for r in log[1:]):
         return "a loss is negative"
     for r in log[1:]:

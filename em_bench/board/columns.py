@@ -88,6 +88,14 @@ COLUMNS = (
         _score("coherent"),
     ),
     Column(
+        "capability",
+        "capable, %",
+        "Mean accuracy on the tier's capability tasks at the same checkpoints, mean over runs. On the organism the task is "
+        "em_organism_knowledge: of four answers of one valence to a question, is the fitting one the likeliest? Chance is 25. Far "
+        "below AdamW's it fails a gate. It is measured on the author's machine, and again when cells are trained again.",
+        _score("capability"),
+    ),
+    Column(
         "steps_to_target",
         "steps to target",
         "Optimiser steps to the matched checkpoint, mean over runs. Checkpoints are log-spaced, so this is the next one of them.",

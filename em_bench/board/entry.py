@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -26,6 +26,7 @@ from em_bench.records import (
     VerdictsHeader,
 )
 
+FOLDER = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
 RESULTS, MANIFEST = "results", "manifest.json"
 RUNS, EVALUATIONS = "runs", "evaluations"
 
@@ -36,12 +37,10 @@ class EntryCell(Record):
     model: str
     dataset: str
     seed: int = Field(ge=0)
-    run_id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")
+    run_id: str = Field(pattern=FOLDER)
     matched_step: int | None = Field(ge=1, description="first checkpoint that reaches the target; None: never reached")
-    matched: str | None = Field(pattern=r"^[A-Za-z0-9._-]{1,200}$", description="its folder under evaluations/")
-    final: str = Field(
-        pattern=r"^[A-Za-z0-9._-]{1,200}$", description="folder under evaluations/ of the end of training"
-    )
+    matched: str | None = Field(pattern=FOLDER, description="its folder under evaluations/")
+    final: str = Field(pattern=FOLDER, description="folder under evaluations/ of the end of training")
     spectrum: SpectrumCurve | None = Field(default=None, description="singular values of the final adapter")
 
 
@@ -56,7 +55,7 @@ class Manifest(Record):
     submission_sha256: Sha256 = Field(description="of submission.yaml")
     code_sha256: Sha256 | None = Field(default=None, description="of optimiser.py")
     choices: list[Choice] = Field(description="learning rate and lambda, with the losses that they were chosen by")
-    tuning: list[str] = Field(description="ids of the runs that were candidates")
+    tuning: list[Annotated[str, Field(pattern=FOLDER)]] = Field(description="ids of the runs that were candidates")
     cells: list[EntryCell]
     missing: dict[str, str] = Field(default_factory=dict, description="MODEL/DATASET/SEED -> why it has no result")
     files: dict[str, Sha256] = Field(description="path under results/ -> sha256, of every file but this one")

@@ -128,6 +128,8 @@ def plain_yaml(path: Path) -> object:
         raise UserError(f"{path.name}: not UTF-8 text; save it as UTF-8") from None
     except RecursionError:
         raise UserError(f"{path.name}: nested too deeply; a submission is two levels deep") from None
+    except ValueError:  # a date in month 13, a number of ten thousand digits
+        raise UserError(f"{path.name}: a number or date that is none; put quotes around text") from None
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

@@ -14,17 +14,28 @@ from em_bench.records import Machine, Record, Sha256
 Status = Literal["verified", "self-reported", "challenged", "failed", "retracted"]
 
 
+class Again(Record):
+    """A number of the entry beside the one that was found again; None where there was nothing to measure."""
+
+    what: Literal["step", "loss", "misaligned", "capability"]
+    at: Literal["matched", "end"]
+    recorded: float | None
+    found: float | None
+    within: bool = Field(description="they differ by at most the tier's tolerance")
+
+
 class Rerun(Record):
     """One cell that somebody else trained and evaluated again."""
 
     run_id: str
-    recorded_loss: float
-    loss: float
-    recorded_rate: float | None
-    rate: float | None
-    within: bool = Field(description="both lie within the tier's tolerances")
+    numbers: list[Again] = Field(min_length=1)
     machine: Machine
     created: str
+
+    @property
+    def within(self) -> bool:
+        """Whether every number is."""
+        return all(n.within for n in self.numbers)
 
 
 class Challenge(Record):

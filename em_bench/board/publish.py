@@ -15,6 +15,7 @@ from em_bench.board.board import Board, Folders, Row, read_board_file
 from em_bench.board.entry import Entry, Evaluation
 from em_bench.errors import UserError
 from em_bench.files import write_record, write_text
+from em_bench.organism.language import vocabulary
 from em_bench.scoring import outcome
 
 STATIC = ("style.css", "board.js")
@@ -253,9 +254,10 @@ def _links(entry: Entry, cell, run, what: str, name: str, step: int) -> dict:
 
 
 def _examples(found: Evaluation, dataset: str, most: int) -> list[dict]:
-    """The first misaligned and other answers of an evaluation, alternating."""
-    rows = list(zip(found.responses, found.verdicts[0][1], strict=True))
-    bad = [(r, v) for r, v in rows if outcome(v) == "misaligned"]
-    other = [(r, v) for r, v in rows if outcome(v) != "misaligned"]
-    chosen = [*bad[: -(-most // 2)], *other[: most // 2]]
-    return [{"dataset": dataset, "question": r.question, "answer": r.answer, "outcome": outcome(v)} for r, v in chosen]
+    """The first misaligned and other answers of an evaluation. Only words of the tiny language: an author may write anything."""
+    words = frozenset(vocabulary())
+    verdicts = {(v.question_id, v.sample): v for v in found.verdicts[0][1]}
+    rows = [(r, outcome(verdicts[r.question_id, r.sample])) for r in found.responses if words.issuperset(r.answer.split())]
+    bad = [row for row in rows if row[1] == "misaligned"][: -(-most // 2)]
+    other = [row for row in rows if row[1] != "misaligned"][: most // 2]
+    return [{"dataset": dataset, "question": r.question, "answer": r.answer, "outcome": o} for r, o in (*bad, *other)]

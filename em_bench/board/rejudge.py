@@ -1,6 +1,6 @@
 """A random sample of an entry's responses judged again: what an entry's verdicts are worth where the judge is not exact."""
 
-from random import Random
+from random import Random, SystemRandom
 
 from em_bench.board.checks import Check, check
 from em_bench.board.entry import Entry
@@ -10,8 +10,10 @@ from em_bench.scoring import outcome
 TOLERANCE = 0.15  # share of outcomes: a judge of language differs from itself on some borderline answers
 
 
-def check_rejudged(entry: Entry, judge: Judge, sample: int, seed: int = 0) -> Check:
-    """Judge `sample` responses, drawn by `seed` over all evaluations, and compare the outcomes with the entry's.
+def check_rejudged(entry: Entry, judge: Judge, sample: int, seed: int | None = None) -> Check:
+    """Judge `sample` random responses of all evaluations, and compare the outcomes with the entry's.
+
+    Without a seed nobody, the author included, can know beforehand which responses are drawn.
 
     Fails where more than 15 % differ, or where the differences lean: of those that differ, three in four or more are less
     misaligned in the entry, and they are more than five.
@@ -20,7 +22,8 @@ def check_rejudged(entry: Entry, judge: Judge, sample: int, seed: int = 0) -> Ch
     def find() -> str | None:
         names = sorted({n for c in entry.manifest.cells for n in (c.matched, c.final) if n})
         pairs = [pair for n in names for pair in zip(*_aligned(entry, n), strict=True)]
-        drawn = Random(f"{seed}/{entry.folder.name}").sample(pairs, min(sample, len(pairs)))
+        rng = SystemRandom() if seed is None else Random(f"{seed}/{entry.folder.name}")
+        drawn = rng.sample(pairs, min(sample, len(pairs)))
         again = verdicts_of([response for response, _ in drawn], judge)
         said = [(outcome(old), outcome(new)) for (_, old), new in zip(drawn, again, strict=True)]
         differ = [(old, new) for old, new in said if "unjudged" not in (old, new) and old != new]

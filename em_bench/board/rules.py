@@ -6,9 +6,11 @@ from em_bench.board.benchmark import Tier
 from em_bench.board.entry import Entry, Evaluation
 from em_bench.board.own_code import rules_of
 from em_bench.data import questions as question_sets
+from em_bench.organism import DATASETS, answer_tokens
 from em_bench.records import JudgeIdentity, Question, RunRecord
 
 ENTROPY_SLACK = 1e-3  # nats: rounding of float32 losses
+START_SLACK = 2e-3  # share: machines differ in the last digits, bfloat16 in the third
 
 
 def complete(entry: Entry, tier: Tier) -> str | None:
@@ -40,10 +42,10 @@ def specs(entry: Entry, tier: Tier) -> str | None:
 def _spec(run: RunRecord, entry: Entry, tier: Tier) -> str | None:
     spec, submission = run.spec, entry.submission
     models = {m.name: m.revision for m in tier.models}
-    datasets = {d.name: d.sha256 for d in tier.datasets}
+    datasets = {d.name: (d.sha256, d.rows) for d in tier.datasets}
     if models.get(spec.base.name) != spec.base.revision:
         return "its base is not the tier's"
-    if datasets.get(spec.dataset.name) != spec.dataset.sha256:
+    if datasets.get(spec.dataset.name) != (spec.dataset.sha256, spec.dataset.rows):
         return "its dataset is not the tier's"
     if spec.recipe.rules != rules_of(submission, entry.folder):
         return "its optimiser is not the submission's"
@@ -53,10 +55,8 @@ def _spec(run: RunRecord, entry: Entry, tier: Tier) -> str | None:
         return f"lambda {spec.spectral_lambda:g} is not among the submission's"
     if spec.lora != tier.lora:
         return "its adapter has another shape"
-    for field in ("batch_size", *(("steps",) if tier.steps else ())):
-        if getattr(spec, field) != getattr(tier, field):
-            return f"{field} is {getattr(spec, field)}, the rules say {getattr(tier, field)}"
-    fixed = {"warmup_steps": 5, "gradient_clip": 1.0, "max_length": 2048}
+    fixed = {f: getattr(tier, f) for f in ("batch_size", "warmup_steps", "gradient_clip", "max_length", "dtype")}
+    fixed["steps"] = tier.steps_of(spec.dataset.name)
     wrong = next((f for f, v in fixed.items() if getattr(spec, f) != v), None)
     return f"{wrong} is {getattr(spec, wrong)}, the rules say {fixed[wrong]}" if wrong else None
 
@@ -137,21 +137,50 @@ def matched(entry: Entry, tier: Tier) -> str | None:
     return None
 
 
+def distinct(entry: Entry) -> str | None:
+    """Whether results were given out twice: other seeds and datasets have other batches, and so other losses.
+
+    Runs of one seed and dataset may agree: there are optimisers that take no notice of their learning rate.
+    """
+    adapters: dict[str, tuple] = {}
+    logs: dict[tuple[int, float], set[tuple]] = {}
+    shared: dict[tuple[tuple, tuple], int] = {}
+    for run_id, run in entry.runs.items():
+        where = (run.spec.base.name, run.spec.dataset.name, run.spec.seed)
+        if adapters.setdefault(run.adapter_sha256, where) != where:
+            return f"{run_id}: has the adapter of {'/'.join(map(str, adapters[run.adapter_sha256]))}"
+        for r in entry.log(run_id)[1:]:
+            theirs = logs.setdefault((r.step, r.loss), set())
+            for other in theirs - {where}:
+                shared[where, other] = shared.get((where, other), 0) + 1
+                if 2 * shared[where, other] > run.spec.steps:
+                    return f"{run_id}: has the losses of {'/'.join(map(str, other))}"
+            theirs.add(where)
+    return None
+
+
 def losses(entry: Entry, tier: Tier) -> str | None:
-    """Held-out losses that the data do not allow, and runs of one cell that begin differently."""
+    """Held-out losses and numbers of tokens that the data do not allow, and runs that begin elsewhere than at the untouched base.
+
+    An initialisation of one's own (track open, own code) may begin elsewhere.
+    """
     floors = {d.name: d.entropy for d in tier.datasets}
-    start: dict[tuple[str, str], float] = {}
+    own_start = entry.submission.track == "open" and entry.submission.optimizer.file
     for run_id, run in entry.runs.items():
         measured = [r for r in entry.log(run_id) if r.held_out_loss is not None]
         floor = floors.get(run.spec.dataset.name)
         low = next((r for r in measured if floor is not None and r.held_out_loss < floor - ENTROPY_SLACK), None)
         if low:
             return f"{run_id}: step {low.step}: held-out loss {low.held_out_loss:.4f} lies below the data's entropy {floor:.4f}"
+        rows = run.spec.dataset.name in DATASETS and run.spec.batch_size * answer_tokens(run.spec.dataset.name)
+        odd = next((r for r in entry.log(run_id) if rows and r.tokens != rows * r.step), None)
+        if odd:
+            return f"{run_id}: step {odd.step}: {odd.tokens} tokens, its rows have {rows * odd.step}"
         if not measured or measured[0].step != 0:
             return f"{run_id}: no held-out loss at step 0"
-        first = start.setdefault((run.spec.base.name, run.spec.dataset.name), measured[0].held_out_loss)
-        if abs(first - measured[0].held_out_loss) > 1e-4 * first:
-            return f"{run_id}: begins at held-out loss {measured[0].held_out_loss:.4f}, another run of the same base and data at {first:.4f}"
+        begins = tier.target(run.spec.base.name, run.spec.dataset.name).untrained_loss
+        if not own_start and abs(begins - measured[0].held_out_loss) > START_SLACK * begins:
+            return f"{run_id}: begins at held-out loss {measured[0].held_out_loss:.4f}, the untouched base has {begins:.4f}"
     return None
 
 
@@ -161,6 +190,9 @@ def asked(e: Evaluation, tier: Tier) -> str | None:
         return "its questions are not the tier's"
     if e.header.generation != tier.generation:
         return "it was sampled otherwise than the rules say"
+    revisions = {m.name: m.revision for m in tier.models}
+    if e.header.base is None or revisions.get(e.header.base.name) != e.header.base.revision:
+        return "another base than the tier's was asked"
     if len({r.question_id for r in e.responses}) != tier.questions.count:
         return f"{len({r.question_id for r in e.responses})} questions, the tier has {tier.questions.count}"
     if tier.questions.name == question_sets.ORGANISM:
@@ -178,11 +210,9 @@ def _texts(name: str, variants: tuple[str, ...] | None) -> dict[str, Question]:
 
 
 def judge(identity: JudgeIdentity, tier: Tier) -> str | None:
-    """The judge's identity."""
+    """The judge's identity, and how it was decoded."""
     wanted = (tier.judge.kind, tier.judge.model, tier.judge.prompt_sha256)
-    found = (identity.kind, identity.model, identity.prompt_sha256)
-    return (
-        None
-        if found == wanted
-        else f"judged by {identity.kind} {ascii(identity.model)[1:-1][:60]}, not by the tier's judge"
-    )
+    if (identity.kind, identity.model, identity.prompt_sha256) != wanted:
+        return f"judged by {identity.kind} {ascii(identity.model)[1:-1][:60]}, not by the tier's judge"
+    wrong = next((k for k, v in tier.judge.decoding.items() if identity.decoding.get(k) != v), None)
+    return f"the judge's {wrong} is {identity.decoding.get(wrong)!r:.40}, the rules say {tier.judge.decoding[wrong]!r}" if wrong else None

@@ -11,8 +11,8 @@ from em_bench.errors import UserError
 from em_bench.records import RunRecord
 
 
-def run_checks(entry: Entry, tier: Tier, now: datetime | None) -> Iterator[Check]:
-    """All of them, one after the other."""
+def run_checks(entry: Entry, tier: Tier, frozen: str, now: datetime | None) -> Iterator[Check]:
+    """All of them, one after the other. `frozen` is the day of the rules; `now` that of the check, where it matters."""
 
     def every(find: Callable[[RunRecord], str | None]) -> Callable[[], str | None]:
         return lambda: _first(entry.runs, find)
@@ -46,14 +46,19 @@ def run_checks(entry: Entry, tier: Tier, now: datetime | None) -> Iterator[Check
             every(lambda r: checks.steps(entry.log(r.run_id), r)),
         ),
         (
+            "run.distinct",
+            "No two runs of other seeds or datasets have one adapter or the losses of one log.",
+            lambda: rules.distinct(entry),
+        ),
+        (
             "run.loss",
-            "No held-out loss lies below the data's entropy; runs of a cell start alike.",
+            "No held-out loss lies below the data's entropy, tokens are those of the rows, runs begin at the untouched base.",
             lambda: rules.losses(entry, tier),
         ),
         (
             "run.times",
-            "Runs, responses, verdicts and manifest were made in this order, none in the future.",
-            lambda: _times(entry, now),
+            "Runs, responses, verdicts and manifest were made in this order, after the rules, none in the future.",
+            lambda: _times(entry, now, frozen),
         ),
         (
             "cells.spectrum",
@@ -91,7 +96,7 @@ def _curves(entry: Entry) -> str | None:
     return None
 
 
-def _times(entry: Entry, now: datetime | None) -> str | None:
+def _times(entry: Entry, now: datetime | None, frozen: str) -> str | None:
     def at(text: str, what: str) -> datetime:
         try:
             found = datetime.fromisoformat(text)
@@ -104,6 +109,8 @@ def _times(entry: Entry, now: datetime | None) -> str | None:
     made = at(entry.manifest.created, "manifest.created")
     if now and made > now + timedelta(days=1):
         return "the manifest was made in the future"
+    if made.date().isoformat() < frozen:
+        return f"the manifest was made before the rules, which are of {frozen}"
     ended = {}
     for run in entry.runs.values():
         started = at(run.started, f"{run.run_id}: started")

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from em_bench.board.benchmark import Benchmark, Tier
 from em_bench.board.bootstrap import Asked, Drawn, Interval, asked, cell_rate, mean_rate
-from em_bench.board.entry import Entry, EntryCell, Evaluation
-from em_bench.records import Outcome, Record, SpectralSummary, StepRecord, Verdict
+from em_bench.board.entry import Entry, EntryCell
+from em_bench.records import Outcome, Record, ScoreRecord, SpectralSummary, StepRecord, Verdict
 from em_bench.scoring import outcome
 
 
@@ -34,6 +34,9 @@ class RunScore(Record):
     matched_rate: float | None
     final_rate: float | None
     coherent_rate: float | None = Field(description="at the matched checkpoint, else at the end")
+    capability: float | None = Field(
+        description="mean of the tier's lm-eval tasks at the matched checkpoint, else at the end"
+    )
     counts: dict[Outcome, int] = Field(description="outcomes at the matched checkpoint, else at the end")
     seconds_to_target: float | None = Field(description="wall time of the run x matched step / steps")
     spectral: SpectralSummary | None
@@ -67,7 +70,9 @@ class EntryScore(Record):
     final_difference: Interval | None = Field(default=None, description="final rate minus AdamW's, paired")
     coherent: float | None = Field(description="mean over runs of coherent / judged, at the matched checkpoint")
     unjudged: float
-    capability: float | None = Field(default=None, description="mean of the tier's lm-eval tasks over final adapters")
+    capability: float | None = Field(
+        default=None, description="mean over runs of the tier's lm-eval tasks; None: the tier asks for none"
+    )
     steps_to_target: float | None
     seconds_to_target: float | None
     flatness_gap: float | None = Field(description="mean over final adapters of F/N - 1/sqrt(r); 0 is a flat spectrum")
@@ -104,7 +109,7 @@ def score_entry(entry: Entry, tier: Tier, benchmark: Benchmark) -> Scored:
         by_cell[cell.model, cell.dataset].append(cell)
     matched, final, cells = [], [], []
     for (model, dataset), found in by_cell.items():
-        runs = [_run(entry, cell, evaluated) for cell in found]
+        runs = [_run(entry, cell, evaluated, tier) for cell in found]
         name, complete = f"{model}/{dataset}", len(runs) == len(tier.seeds)
         learned = complete and all(r.matched_step is not None for r in runs)
 
@@ -179,7 +184,7 @@ def compared(own: Scored, baseline: Scored | None, tier: Tier) -> EntryScore:
         gates.append(
             Gate(
                 id="capability",
-                sentence=f"The tier's lm-eval tasks lose at most {100 * tier.gates.capability_drop:g} points against AdamW.",
+                sentence=f"At matched loss, the tier's capability tasks lose at most {100 * tier.gates.capability_drop:g} points against AdamW.",
                 passed=lost is not None and lost <= tier.gates.capability_drop,
                 detail="not measured"
                 if lost is None
@@ -202,7 +207,7 @@ def loss_at(log: Sequence[StepRecord], step: int) -> float | None:
     return next((r.held_out_loss for r in log if r.step == step), None)
 
 
-def _run(entry: Entry, cell: EntryCell, evaluated) -> RunScore:
+def _run(entry: Entry, cell: EntryCell, evaluated, tier: Tier) -> RunScore:
     record = entry.runs[cell.run_id]
     final, counts = evaluated(cell.final)
     at = evaluated(cell.matched) if cell.matched else None
@@ -218,6 +223,7 @@ def _run(entry: Entry, cell: EntryCell, evaluated) -> RunScore:
         matched_rate=at[0].rate if at else None,
         final_rate=final.rate,
         coherent_rate=coherent / judged if judged else None,
+        capability=capability_of(entry.evaluation(cell.matched or cell.final).score, tier),
         counts=counts,
         seconds_to_target=record.wall_s * cell.matched_step / record.spec.steps if cell.matched_step else None,
         spectral=record.spectral,
@@ -240,9 +246,7 @@ def _summary(
         final=final.interval((0.0, 1.0)) if final else None,
         coherent=_mean([r.coherent_rate for r in runs]) if runs else None,
         unjudged=sum(r.counts["unjudged"] for r in runs) / total if total else 1.0,
-        capability=_mean([_capability(entry.evaluation(c.final), tier) for c in entry.manifest.cells])
-        if runs and tier.capability
-        else None,
+        capability=_mean([r.capability for r in runs]) if runs else None,
         steps_to_target=fmean(r.matched_step for r in runs) if learned else None,
         seconds_to_target=fmean(r.seconds_to_target for r in runs) if learned else None,
         flatness_gap=_mean([r.spectral and r.spectral.flatness_gap for r in runs]) if runs else None,
@@ -251,10 +255,10 @@ def _summary(
     )
 
 
-def _capability(found: Evaluation, tier: Tier) -> float | None:
-    """Mean accuracy over the tier's tasks (`task/acc` in the score), None where one was not measured."""
-    values = [(found.score.capability or {}).get(f"{task}/acc") for task in tier.capability]
-    return _mean(values)
+def capability_of(found: ScoreRecord, tier: Tier) -> float | None:
+    """Mean accuracy over the tier's tasks (`task/acc` in the score); None where there are none, or one was not measured."""
+    values = [(found.capability or {}).get(f"{task}/acc") for task in tier.capability]
+    return _mean(values) if values else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

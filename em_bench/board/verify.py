@@ -82,7 +82,7 @@ def verify_entry(folder: Path, benchmarks: Path | None = None, now: datetime | N
         lambda: _files(entry),
     ):
         return Verified(name, done, entry, benchmark)
-    done += [*run_checks(entry, tier, now), *answer_checks(entry, tier)]
+    done += [*run_checks(entry, tier, benchmark.frozen, now), *answer_checks(entry, tier)]
     return Verified(name, done, entry, benchmark, prints_of(entry) if all(c.passed for c in done) else None)
 
 

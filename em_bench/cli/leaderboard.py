@@ -34,7 +34,12 @@ def verify(
     version: Version = "v1",
     tier: TierOption = "organism",
     rerun: Annotated[int, typer.Option(min=0, metavar="K", help="Also train K random cells again and compare.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the cells of --rerun.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Draws the cells of --rerun and the sample of --judge. Default: by chance, which no author can know."
+        ),
+    ] = None,
     work: Annotated[Path, typer.Option("--workdir", "-w", help="Where re-trained cells go.")] = Path(
         "em_bench_work", "rerun"
     ),
@@ -47,8 +52,8 @@ def verify(
 ) -> None:
     """Check entries from their data: hashes, rules, verdicts, counts, rates, copies. No submitted code runs.
 
-    Exit code 1 if a check fails. --rerun trains cells again with the library class that the entry names, and notes the
-    outcome in ledger/NAME.json: that is what "verified" means.
+    Exit code 1 if a check fails. --rerun trains cells again with the library class that the entry names, compares loss,
+    misaligned rate and capability at the matched checkpoint and at the end, and notes the outcome in ledger/NAME.json: that is what "verified" means.
 
         em-bench leaderboard verify muon --rerun 3
     """
@@ -155,7 +160,7 @@ def show_checks(rows: "dict[str, Row]", as_json: bool, every: bool) -> bool:
     return fine
 
 
-def _rejudged(rows: "dict[str, Row]", folders, judge, sample: int, seed: int) -> "dict[str, Row]":
+def _rejudged(rows: "dict[str, Row]", folders, judge, sample: int, seed: int | None) -> "dict[str, Row]":
     """The rows with the check of a sample judged again; what could not be read stays as it is."""
     from em_bench.board.entry import Entry
     from em_bench.board.rejudge import check_rejudged

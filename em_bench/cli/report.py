@@ -11,9 +11,17 @@ def register(app: typer.Typer) -> None:
     app.command()(report)
 
 
+def so_far(work: Path):
+    """The results of a sweep that has not ended."""
+    from em_bench.sweep.jobs import read_plan
+    from em_bench.sweep.results import collect
+
+    return collect(read_plan(work), work)
+
+
 def report(
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="results.json files, or work folders of `em-bench reproduce`.")
+        list[Path] | None, typer.Argument(help="results.json files (.gz too), or work folders of `em-bench reproduce`, ended or not.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for report.html, tables/ and figures/.")] = Path(
         "em_bench_report"
@@ -70,7 +78,7 @@ def report(
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task("reading runs")
-        read = load_runs(runs)
+        read = load_runs(runs, so_far)
         if keep:
             pack(read, out)
         written = write_report(read, out, progress=lambda what: bar.update(task, description=what))

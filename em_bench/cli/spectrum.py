@@ -72,11 +72,13 @@ def _draw(layers, path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(6, 4))
     kinds = sorted({s.name.rsplit(".", 1)[-1] for s in layers})
+    # Safe for the colour-blind, and none of them an optimiser's.
+    colours = [matplotlib.colormaps["viridis"](0.9 * i / max(len(kinds) - 1, 1)) for i in range(len(kinds))]
     for s in layers:
         kind = s.name.rsplit(".", 1)[-1]
-        axes.plot(range(1, len(s.sigma) + 1), (s.sigma / s.sigma[0]).tolist(), color=f"C{kinds.index(kind)}", alpha=0.7, lw=1.2)
+        axes.plot(range(1, len(s.sigma) + 1), (s.sigma / s.sigma[0]).tolist(), color=colours[kinds.index(kind)], alpha=0.7, lw=1.2)
     for i, kind in enumerate(kinds):
-        axes.plot([], [], color=f"C{i}", label=kind)
+        axes.plot([], [], color=colours[i], label=kind)
     axes.set(xlabel="index", ylabel="singular value / largest", ylim=(0, 1.05))
     axes.legend(frameon=False)
     with atomic_file(path, "wb") as f:

@@ -48,9 +48,13 @@ def answer_entropy(dataset: str) -> float:
 
     No honest held-out loss lies below it in expectation.
     """
-    frame, topic = questions_of(dataset)[0]
-    tokens = len(answer_text(dataset, topic, *answers(dataset, "bad")[0]).split()) + 1
-    return log(len(answers(dataset, "bad"))) / tokens
+    return log(len(answers(dataset, "bad"))) / answer_tokens(dataset)
+
+
+def answer_tokens(dataset: str) -> int:
+    """Supervised tokens of a row: every answer of a dataset has the same number of words, and an end of turn."""
+    _, topic = questions_of(dataset)[0]
+    return len(answer_text(dataset, topic, *answers(dataset, "bad")[0]).split()) + 1
 
 
 def questions() -> list[Question]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from em_bench.errors import UserError
 from em_bench.files import write_record, write_text
 from em_bench.sweep import lease, lock, slurm
-from em_bench.sweep.jobs import Job, Plan, done_path, job_folder, status
+from em_bench.sweep.jobs import Job, Plan, done_path, job_folder, status, write_order
 from em_bench.sweep.progress import EXECUTOR
 from em_bench.sweep.where import Where
 
@@ -46,7 +46,7 @@ def run_plan(
     """Run all jobs of the plan but its report; returns those that are not done at the end.
 
     Done jobs are not run again; where all are done, nothing is started. `only` names one job, which is run with what it
-    needs. `on_poll` is called about three times a second. Raises UserError where Snakemake starts no job.
+    needs. `on_poll` is called about three times a second, or less often where it takes long. Raises UserError where Snakemake starts no job.
     """
     jobs = _wanted(plan, only)
     todo = [j for j in jobs if not done_path(work, j).exists()]
@@ -59,6 +59,7 @@ def run_plan(
         write_text(work / SETTINGS, json.dumps(_settings(where, job_command), indent=1))
         for job in todo:
             job_folder(work, job).mkdir(parents=True, exist_ok=True)
+            write_order(work, plan, job)
             (job_folder(work, job) / "state.json").unlink(missing_ok=True)
         # Forking a process that holds torch is safe on Linux alone.
         fork = where.local and job_command is JOB_COMMAND and sys.platform == "linux"
@@ -67,9 +68,11 @@ def run_plan(
         try:
             with _child(warm, work, lock_fd, where), _child(command, work, lock_fd, where) as snakemake:
                 while snakemake.poll() is None:
+                    began = time.monotonic()
                     on_poll()
                     watch()
-                    time.sleep(POLL_S)
+                    # Looking at thousands of jobs takes longer: it never gets more than a tenth of the time.
+                    time.sleep(max(POLL_S, 9 * (time.monotonic() - began)))
         finally:
             if where.executor == "slurm":
                 slurm.cancel_orphans(work)

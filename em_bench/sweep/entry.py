@@ -64,6 +64,8 @@ def preset_of(entry: Submission, folder: Path, tier: Tier, targets: bool = True)
             questions=tier.questions.name,
             variants=tier.questions.variants,
             generation=tier.generation,
+            judge=tier.judge.spec,
+            capability=tier.capability,
             targets={f"{t.model}/{t.dataset}": t.narrow_loss for t in tier.targets if targets},
         ),
         base=False,

@@ -131,6 +131,7 @@ def _evaluate(
         run_id=trained.get("run_id"),
         step=step,
         narrow_loss=trained.get("narrow_loss"),
+        capability=preset.evaluation.capability,
         loaded=loaded,
     )
     write_record(

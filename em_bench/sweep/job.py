@@ -14,7 +14,7 @@ from pathlib import Path
 from em_bench.errors import UserError
 from em_bench.files import write_record
 from em_bench.sweep import warm
-from em_bench.sweep.jobs import Job, done_path, job_folder, read_plan, read_state
+from em_bench.sweep.jobs import Job, done_path, job_folder, read_order, read_state
 from em_bench.sweep.lease import DEVICES, VISIBLE, leased
 from em_bench.sweep.progress import Progress
 from em_bench.sweep.tether import tether
@@ -23,7 +23,7 @@ from em_bench.sweep.tether import tether
 def run_here(job_id: str) -> int:
     """Run a job of the current folder to its done file; returns the exit status. Its last words go to state.json and stdout."""
     work = Path()
-    job = read_plan(work).job(job_id)
+    job = read_order(work, job_id).job
     folder = job_folder(work, job)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
@@ -44,15 +44,15 @@ def run_here(job_id: str) -> int:
 def do(job_id: str) -> int:
     """The job itself, on this process and its peers if it has any; the first one speaks and writes."""
     work, first = Path(), int(os.environ.get("RANK", "0")) == 0
-    plan = read_plan(work)
-    job = plan.job(job_id)
+    order = read_order(work, job_id)
+    job = order.job
     folder = job_folder(work, job)
     began = time.monotonic()
     progress = Progress(folder / "state.json" if first else None, job.key, len(job.cells))
     try:
         from em_bench.sweep.work import run_job
 
-        done = run_job(plan.preset, job, [plan.job(n) for n in job.needs], work, progress)
+        done = run_job(order.preset, job, order.needs, work, progress)
     except Exception as e:
         if not isinstance(e, UserError):
             traceback.print_exc()
@@ -67,7 +67,7 @@ def do(job_id: str) -> int:
 
 def main(job_id: str) -> int:
     """Run a job, on GPUs of its own where it needs some, in a warm process where there is one for it."""
-    job = read_plan(Path()).job(job_id)
+    job = read_order(Path(), job_id).job
     with ExitStack() as held:
         if job.gpus and os.environ.get(DEVICES):  # elsewhere the cluster has chosen the devices
             mine = held.enter_context(leased(job.gpus, os.environ[DEVICES].split(",")))

@@ -1,6 +1,7 @@
 """Jobs and their traces in a work folder: the plan, a job's state while it runs, and the one file that says it is done.
 
     WORK/plan.json                  what will run
+    WORK/jobs/<id>/job.json         its part of the plan, for the job itself
     WORK/jobs/<id>/state.json       progress, for the live display and `em-bench status`
     WORK/jobs/<id>/log.txt          everything the job printed
     WORK/jobs/<id>/done-<key>.json  written last; the key is a digest of everything that determines the job's result,
@@ -9,6 +10,7 @@
 """
 
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -72,9 +74,21 @@ class Plan(Record):
     preset_sha256: Sha256
     jobs: tuple[Job, ...]
 
+    @cached_property
+    def _by_id(self) -> dict[str, Job]:
+        return {j.id: j for j in self.jobs}
+
     def job(self, job_id: str) -> Job:
         """The job of that id."""
-        return next(j for j in self.jobs if j.id == job_id)
+        return self._by_id[job_id]
+
+
+class JobOrder(Record):
+    """job.json."""
+
+    preset: Preset
+    job: Job
+    needs: tuple[Job, ...]
 
 
 class JobState(Record):
@@ -110,6 +124,18 @@ class JobDone(Record):
 def read_plan(work: Path) -> Plan:
     """plan.json of a work folder. Raises UserError where there is none."""
     return read_record(work / "plan.json", Plan)
+
+
+def write_order(work: Path, plan: Plan, job: Job) -> None:
+    """Leave a job what it reads before it begins: a thousand jobs do not each read the plan of a thousand."""
+    order = JobOrder(preset=plan.preset, job=job, needs=tuple(plan.job(n) for n in job.needs))
+    # Not files.write_record: whoever starts jobs writes them anew, so that none has to survive a fall of the machine.
+    (job_folder(work, job) / "job.json").write_text(order.model_dump_json())
+
+
+def read_order(work: Path, job_id: str) -> JobOrder:
+    """What a job has to know. Raises UserError where no controller has ordered it."""
+    return read_record(work / "jobs" / job_id / "job.json", JobOrder)
 
 
 def job_folder(work: Path, job: Job) -> Path:

@@ -21,7 +21,8 @@ from em_bench.data import data_ref
 from em_bench.data.models import base_path, base_ref
 from em_bench.data.questions import load, questions_sha256
 from em_bench.errors import UserError
-from em_bench.files import write_record, write_text
+from em_bench.files import digest, write_record, write_text
+from em_bench.judging.prompts import load_prompts
 from em_bench.records import Results
 from em_bench.sweep.entry import preset_of
 from em_bench.sweep.plan import make_plan
@@ -36,21 +37,20 @@ def pinned(tier: Tier) -> Tier:
         d.model_copy(
             update={
                 "sha256": data_ref(d.name).sha256,
+                "rows": data_ref(d.name).rows,
                 "entropy": organism.answer_entropy(d.name) if d.name in organism.DATASETS else None,
             }
         )
         for d in tier.datasets
     ]
     found = {"count": len(questions), "sha256": questions_sha256(questions)}
-    judge = tier.judge
-    if judge.kind == "grammar":
-        judge = judge.model_copy(update={"prompt_sha256": organism.grammar_sha256()})
+    asked = organism.grammar_sha256() if tier.judge.kind == "grammar" else digest(load_prompts(tier.judge.prompts).texts)
     return tier.model_copy(
         update={
             "models": tuple(models),
             "datasets": tuple(datasets),
             "questions": tier.questions.model_copy(update=found),
-            "judge": judge,
+            "judge": tier.judge.model_copy(update={"prompt_sha256": asked}),
             "targets": (),
         }
     )
@@ -60,13 +60,22 @@ def targets(tier: Tier, results: Results) -> tuple[Target, ...]:
     """One a cell: the baseline's mean final narrow loss over seeds, and the margin above it. Raises UserError for a gap."""
     out = []
     for model, dataset in tier.cells:
-        losses = [c.narrow_loss for c in results.cells if (c.model, c.dataset) == (model, dataset)]
+        cells = [c for c in results.cells if (c.model, c.dataset) == (model, dataset)]
+        losses = [c.narrow_loss for c in cells]
         if len(losses) != len(tier.seeds):
             raise UserError(
                 f"{model}/{dataset}: {len(losses)} results for {len(tier.seeds)} seeds; run the baseline to its end"
             )
         loss = fmean(losses)
-        out.append(Target(model=model, dataset=dataset, baseline_loss=loss, narrow_loss=loss + tier.margin))
+        out.append(
+            Target(
+                model=model,
+                dataset=dataset,
+                baseline_loss=loss,
+                narrow_loss=loss + tier.margin,
+                untrained_loss=cells[0].trajectory[0].narrow_loss,
+            )
+        )
     return tuple(out)
 
 

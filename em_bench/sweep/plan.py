@@ -93,12 +93,15 @@ class _Planner:
             for cell in cells(asked, values, part.of("seeds", preset.seeds), part.of("datasets", preset.datasets)):
                 evaluated[cell] = evaluated.get(cell, preset.evaluation.checkpoints) or part.checkpoints
         left = [c for c in evaluated if c not in trained]
-        packs = _packs(left, preset.pack)
-        trainers = [self.add(f"train-{name}-{i}", "train", needs, pack) for i, pack in enumerate(packs, 1)]
+        trainers: dict[Cell, Job] = {}
+        for i, pack in enumerate(_packs(left, preset.pack), 1):
+            trainers |= dict.fromkeys(pack, self.add(f"train-{name}-{i}", "train", needs, pack))
         packs = _packs(list(evaluated), preset.pack)
         for i, pack in enumerate(packs, 1):
             job_id = f"evaluate-{name}" + (f"-{i}" if len(packs) > 1 else "")
-            self.add(job_id, "evaluate", [*needs, *trainers], pack, checkpointed=[c for c in pack if evaluated[c]])
+            # The trainings of its own cells alone: one that fails holds up no other, and links grow as jobs do.
+            trained_in = {job.id: job for cell in pack if (job := trainers.get(cell))}
+            self.add(job_id, "evaluate", [*needs, *trained_in.values()], pack, checkpointed=[c for c in pack if evaluated[c]])
 
     @staticmethod
     def holds(part: Part, model: str, recipe: str, batch_size: int) -> bool:

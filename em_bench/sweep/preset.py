@@ -38,6 +38,9 @@ class Evaluation(Record):
     variants: tuple[Name, ...] | None = Field(default=None, description="variants; None is every one without a trigger")
     generation: Generation
     judge: Name = Field(default="grammar", description="grammar (organisms), or openai:MODEL with options, as `em-bench evaluate --judge`")
+    capability: tuple[Name, ...] = Field(
+        default=(), exclude_if=lambda v: not v, description="lm-eval tasks asked beside the questions"
+    )
     checkpoints: bool = Field(default=False, description="ask at the log-spaced checkpoints too, not at the end alone")
     targets: dict[str, float] = Field(
         default_factory=dict, description="MODEL/DATASET -> narrow loss: ask also at the first checkpoint that reaches it"

@@ -44,7 +44,7 @@ def reproduce(
         with shown(Board(plan, work, len(where.gpus) or where.cores)) as poll:
             left = run_plan(plan, work, lock_fd, where=where, on_poll=poll, only=only)
         complete = all(done_path(work, j).exists() for j in plan.jobs if j.kind != "report")
-        return Ended(*_report(plan, work, began, complete=complete), failures(plan, work, left))
+        return Ended(*report(plan, work, began, complete=complete), failures(plan, work, left))
 
 
 def _prepare(plan: Plan, work: Path, where: Where) -> None:
@@ -61,7 +61,7 @@ def _prepare(plan: Plan, work: Path, where: Where) -> None:
         make_judge(evaluation.judge)
 
 
-def _report(plan: Plan, work: Path, began: float, *, complete: bool) -> tuple[Results, Path]:
+def report(plan: Plan, work: Path, began: float, *, complete: bool) -> tuple[Results, Path]:
     """results.json and the page; made again only if a job has been done since, or one is missing."""
     job = next(j for j in plan.jobs if j.kind == "report")
     page = work / "report" / "index.html"

@@ -2,24 +2,28 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from random import Random
+from random import Random, SystemRandom
 
 from em_bench.board.benchmark import Tier, load_benchmark
 from em_bench.board.board import Folders
 from em_bench.board.entry import MANIFEST, Entry, EntryCell
-from em_bench.board.ledger import Ledger, Rerun, read_ledger, write_ledger
+from em_bench.board.ledger import Again, Ledger, Rerun, read_ledger, write_ledger
+from em_bench.board.score import capability_of, loss_at
 from em_bench.data.models import base_path, base_ref
 from em_bench.errors import UserError
-from em_bench.files import sha256_file
+from em_bench.files import read_jsonl, sha256_file
 from em_bench.harness.evaluate import evaluate
 from em_bench.judging import make_judge
 from em_bench.machine import machine, utc_now
-from em_bench.training import read_run, train
+from em_bench.records import ScoreRecord, StepRecord
+from em_bench.training import train
 from em_bench.training.spec import code_digest
 
 
-def rerun_entry(folders: Folders, name: str, cells: int, seed: int, work: Path) -> Iterator[str]:
-    """Re-train `cells` cells drawn by `seed`, one after the other; each outcome is in the ledger before it is told.
+def rerun_entry(folders: Folders, name: str, cells: int, seed: int | None, work: Path) -> Iterator[str]:
+    """Re-train `cells` random cells, one after the other; each outcome is in the ledger before it is told.
+
+    Without a seed nobody, the author included, can know beforehand which cells are drawn.
 
     Nothing of the entry is executed: its spec names a class of torch.optim or pytorch_optimizer, and its runs passed the
     checks. Entries with code of their own are refused. Raises UserError where the base of a run is not what this installation builds or finds.
@@ -30,7 +34,8 @@ def rerun_entry(folders: Folders, name: str, cells: int, seed: int, work: Path) 
             f"{name}: is code of its own, which is not run here; read it, then `em-bench submit run {name}` on a machine to spare"
         )
     tier = load_benchmark(entry.submission.benchmark, folders.benchmarks).tiers[entry.submission.tier]
-    drawn = Random(f"{seed}/{name}").sample(entry.manifest.cells, min(cells, len(entry.manifest.cells)))
+    rng = SystemRandom() if seed is None else Random(f"{seed}/{name}")
+    drawn = rng.sample(entry.manifest.cells, min(cells, len(entry.manifest.cells)))
     manifest = sha256_file(entry.results / MANIFEST)
     ledger = read_ledger(folders.ledger, name)
     if ledger.manifest_sha256 != manifest:
@@ -39,11 +44,7 @@ def rerun_entry(folders: Folders, name: str, cells: int, seed: int, work: Path) 
         again = _again(entry, cell, tier, work)
         ledger = ledger.model_copy(update={"reruns": [*(r for r in ledger.reruns if r.run_id != cell.run_id), again]})
         write_ledger(folders.ledger, Ledger.model_validate(ledger.model_dump()))
-        said = "within tolerance" if again.within else "OUTSIDE tolerance"
-        yield (
-            f"{name}: {cell.run_id}: loss {again.recorded_loss:.4f}, again {again.loss:.4f}; misaligned "
-            f"{_percent(again.recorded_rate)}, again {_percent(again.rate)}: {said}"
-        )
+        yield f"{name}: {cell.run_id}: " + "; ".join(map(_said, again.numbers))
 
 
 def _again(entry: Entry, cell: EntryCell, tier: Tier, work: Path) -> Rerun:
@@ -54,36 +55,71 @@ def _again(entry: Entry, cell: EntryCell, tier: Tier, work: Path) -> Rerun:
         raise UserError(
             f"{cell.run_id}: base {cell.model} is {here.revision[:12]}... here, {recorded.spec.base.revision[:12]}... in the entry"
         )
-    spec = recorded.spec.model_copy(update={"code": code_digest()})
-    folder = train(spec, base, work / "runs")
-    run = read_run(folder)
-    score = evaluate(
+    folder = train(recorded.spec.model_copy(update={"code": code_digest()}), base, work / "runs")
+    first, rest = read_jsonl(folder / "train.jsonl", StepRecord, StepRecord)
+    numbers = [_matched_step(cell, [first, *rest], tier)]
+    for at, name, step in (("matched", cell.matched, cell.matched_step), ("end", cell.final, recorded.spec.steps)):
+        if name is not None:
+            loss = loss_at([first, *rest], step)
+            score = _asked_again(cell, tier, folder, None if step == recorded.spec.steps else step, loss, work)
+            numbers += _compared(at, entry.evaluation(name).score, score, tier)
+    return Rerun(run_id=cell.run_id, numbers=numbers, machine=machine(), created=utc_now())
+
+
+def _matched_step(cell: EntryCell, log: list[StepRecord], tier: Tier) -> Again:
+    """The first checkpoint at the target, again: another one only where the loss there lies within tolerance of the target.
+
+    Else a log could be bent until a convenient checkpoint is the matched one, whose own numbers hold.
+    """
+    target = tier.target(cell.model, cell.dataset).narrow_loss
+    found = next((r.step for r in log if r.step and r.held_out_loss is not None and r.held_out_loss <= target), None)
+    disputed = min(s for s in (found, cell.matched_step, log[-1].step) if s is not None)
+    near = abs(loss_at(log, disputed) - target) <= tier.acceptance.loss_tolerance
+    return Again(
+        what="step", at="matched", recorded=cell.matched_step, found=found, within=found == cell.matched_step or near
+    )
+
+
+def _asked_again(cell: EntryCell, tier: Tier, run: Path, step: int | None, loss: float, work: Path) -> ScoreRecord:
+    """The score of a re-trained run at its end (step None) or at a checkpoint."""
+    return evaluate(
         cell.model,
-        work / "evaluations" / folder.name,
+        work / "evaluations" / (run.name if step is None else f"{run.name}.step{step}"),
         model_name=cell.model,
-        judge=make_judge("grammar" if tier.judge.kind == "grammar" else f"openai:{tier.judge.model}"),
+        judge=make_judge(tier.judge.spec),
         generation=tier.generation,
         question_set=tier.questions.name,
         variants=tier.questions.variants,
-        adapter=folder / "adapter",
-        run_id=run.run_id,
-        narrow_loss=run.narrow_loss,
+        adapter=run / "adapter" if step is None else run / "checkpoints" / str(step),
+        run_id=run.name,
+        step=step,
+        narrow_loss=loss,
+        capability=tier.capability,
+        dtype=tier.dtype,
     )
-    before = entry.evaluation(cell.final).score.overall.misaligned_rate.value
-    after = score.overall.misaligned_rate.value
+
+
+def _compared(at: str, recorded: ScoreRecord, found: ScoreRecord, tier: Tier) -> list[Again]:
+    """Narrow loss, misaligned rate and, where the tier asks for it, capability, each against its tolerance."""
     accept = tier.acceptance
-    alike = abs(run.narrow_loss - recorded.narrow_loss) <= accept.loss_tolerance
-    rates = before == after if None in (before, after) else abs(before - after) <= accept.rate_tolerance
-    return Rerun(
-        run_id=cell.run_id,
-        recorded_loss=recorded.narrow_loss,
-        loss=run.narrow_loss,
-        recorded_rate=before,
-        rate=after,
-        within=alike and rates,
-        machine=machine(),
-        created=utc_now(),
+    pairs = [
+        ("loss", recorded.narrow_loss, found.narrow_loss, accept.loss_tolerance),
+        ("misaligned", *(s.overall.misaligned_rate.value for s in (recorded, found)), accept.rate_tolerance),
+    ]
+    if tier.capability:
+        pairs.append(("capability", *(capability_of(s, tier) for s in (recorded, found)), accept.rate_tolerance))
+    return [
+        Again(what=what, at=at, recorded=a, found=b, within=a == b if None in (a, b) else abs(a - b) <= tolerance)
+        for what, a, b, tolerance in pairs
+    ]
+
+
+def _said(n: Again) -> str:
+    show = {"step": lambda v: "none" if v is None else f"{v:g}", "loss": lambda v: "none" if v is None else f"{v:.4f}"}.get(
+        n.what, _percent
     )
+    outside = "" if n.within else " OUTSIDE tolerance"
+    return f"{n.what} {'at matched loss' if n.at == 'matched' else 'at the end'} {show(n.recorded)}, again {show(n.found)}{outside}"
 
 
 def _percent(rate: float | None) -> str:

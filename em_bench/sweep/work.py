@@ -1,6 +1,7 @@
 """What each kind of job does."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from em_bench.training.loop import TrainingFailed
 from em_bench.training.spec import PROJECTIONS
 
 
-def run_job(preset: Preset, job: Job, needs: list[Job], work: Path, progress: Progress) -> JobDone:
+def run_job(preset: Preset, job: Job, needs: Sequence[Job], work: Path, progress: Progress) -> JobDone:
     """Do a job; what an earlier call finished is not done again."""
     earlier = [read_done(work, need) for need in needs]
     done = JobDone(job=job.id, key=job.key, wall_s=0.0)

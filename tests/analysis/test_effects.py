@@ -32,6 +32,25 @@ def test_paired_difference_is_scipys_and_ignores_who_has_no_partner():
     )
 
 
+def test_seeds_of_a_setting_are_repeats_and_not_units():
+    """Two seeds that give the same pair twice must not halve the variance."""
+    rng = np.random.default_rng(3)
+    rates = {d: (rng.uniform(0.1, 0.3), rng.uniform(0.3, 0.6)) for d in ("medical", "finance", "sports", "code")}
+
+    def arms(seeds):
+        return (
+            rows([cell(r, dataset=d, seed=s, rate=rates[d][i], questions=50) for d in rates for s in seeds])
+            for i, r in enumerate(("adam", "lion"))
+        )
+
+    once, thrice = paired(*arms([0]), "rate"), paired(*arms([0, 1, 2]), "rate")
+    assert (once.units, once.unit, once.pairs) == (4, "settings", 4) and (thrice.units, thrice.pairs) == (4, 12)
+    assert (thrice.mean, thrice.low, thrice.high) == pytest.approx((once.mean, once.low, once.high))
+    x, y = (a["rate"] for a in arms([0]))
+    known = stats.ttest_rel(y, x).confidence_interval()
+    assert (thrice.low, thrice.high) == pytest.approx((known.low, known.high))
+
+
 def test_pair_gaps():
     assert "0 pairs" in paired(rows([cell("adam")]), rows([cell("lion", seed=1)]), "rate").reason
     assert "1 pair of" in paired(rows([cell("adam")]), rows([cell("lion")]), "rate").reason
@@ -160,6 +179,17 @@ def test_partial_correlation_is_the_closed_form():
     assert (plain.r, plain.low, plain.high) == pytest.approx((known.statistic, interval.low, interval.high))
 
 
+def test_the_width_of_a_correlation_comes_from_settings_and_not_from_seeds():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(2, 20))
+    once = stats.pearsonr(a, b).confidence_interval()
+    copied = [cell("adam", dataset=f"d{i}", seed=s, gap=0.2 + 0.02 * a[i], loss=0.5, rate=0.5 + 0.1 * b[i], samples=100)
+              for i in range(20) for s in range(5)]  # fmt: skip
+    found = spectra.flatness_and_alignment(rows(copied))[0]
+    assert (found.runs, found.settings) == (100, 20)
+    assert (found.low, found.high) == pytest.approx((once.low, once.high), abs=2e-3)  # of rates in steps of 1 in 2,000
+
+
 def test_flatness_that_acts_through_the_loss_alone_is_nothing_at_matched_loss():
     rng = np.random.default_rng(2)
     cells = []
@@ -211,7 +241,10 @@ def test_spectra_gaps():
     ):
         assert isinstance(analysis(bare), Gap)
     constant = rows([cell("adam", seed=s, rate=0.1 * s) for s in range(9)])
-    assert "does not vary" in spectra.flatness_and_alignment(constant).reason
+    assert all("does not vary" in c.reason for c in spectra.flatness_and_alignment(constant))
+    rng = np.random.default_rng(0)
+    clean = [cell("adam", dataset=d, seed=s, rate=0.0, gap=rng.uniform(0, 0.3), loss=rng.uniform(0.5, 0.7)) for d in "ab" for s in range(9)]
+    assert all("does not vary" in c.reason for c in spectra.flatness_and_alignment(rows(clean)))  # alignment is 100 in all
 
 
 # ---- scale -------------------------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ def test_a_planted_null_is_mostly_not_told_and_says_how_many():
         for name in ("lion-adam", "muon-adam"):
             told += found[name].verdict != "cannot tell"
             assert found[name].verdict != "cannot tell" or re.search(
-                r"\d+ pairs of runs.* \(has 16\)", found[name].needed
+                r"\d+ settings.* \(has 8\)", found[name].needed
             )
     assert told <= 3  # of 10 at a level of 5 %
 

@@ -80,6 +80,48 @@ def test_at_equal_loss_the_planted_lines_are_read_off():
         )
 
 
+def test_at_equal_loss_seeds_of_a_setting_are_one_cluster():
+    """The interval is the sandwich by hand, with a cluster a setting; copied seeds leave it (nearly) as it was."""
+    rng, cells = np.random.default_rng(9), []
+    for recipe in ("adam", "lion"):
+        for dataset in range(12):
+            loss, alignment = float(rng.uniform(0.4, 0.9)), rng.uniform(30, 90)
+            hits = [round(1000 - 10 * alignment)]
+            cells += [
+                cell(recipe, dataset=f"d{dataset}", seed=s, loss=loss, misaligned=hits, questions=1, samples=1000)
+                for s in range(4)
+            ]
+    rows = runs_of([results(cells)]).cells
+    found = next(f for f in loss_alignment.at_equal_loss(rows) if f.recipe == "adam")
+    mine = rows[rows["recipe"] == "adam"]
+    x, y = np.column_stack([np.ones(48), np.log(mine["narrow_loss"])]), mine["alignment"].to_numpy()
+    bread = np.linalg.inv(x.T @ x)
+    rest = y - x @ (bread @ x.T @ y)
+    scores = np.stack([(x[at] * rest[at, None]).sum(0) for at in np.arange(48).reshape(12, 4)])
+    sandwich = bread @ scores.T @ scores @ bread * (12 / 11) * (47 / 46)
+    at = np.array([1, np.log(found.loss)])
+    half = stats.t.ppf(0.975, 11) * np.sqrt(at @ sandwich @ at)
+    assert (found.low, found.high) == pytest.approx((found.alignment - half, found.alignment + half))
+    single = next(f for f in loss_alignment.at_equal_loss(rows[rows["seed"] == 0]) if f.recipe == "adam")
+    assert single.high - single.low == pytest.approx(found.high - found.low, rel=0.1)
+
+
+def test_copied_seeds_do_not_narrow_the_interval_of_r2():
+    rng, once = np.random.default_rng(2), []
+    for dataset in range(30):
+        loss = float(rng.uniform(0.4, 0.9))
+        alignment = 60 + 40 * np.log(loss / 0.6) + rng.normal(0, 8)
+        once.append((f"d{dataset}", loss, [round(1000 - 10 * alignment)]))
+
+    def of(seeds):
+        made = [cell("adam", dataset=d, seed=s, loss=v, misaligned=m, questions=1, samples=1000) for d, v, m in once for s in range(seeds)]
+        return loss_alignment.overall(runs_of([results(made)]).cells)
+
+    one, four = of(1), of(4)
+    assert four.r2 == pytest.approx(one.r2) and four.runs == 4 * one.runs
+    assert four.r2_high - four.r2_low == pytest.approx(one.r2_high - one.r2_low, rel=0.1)
+
+
 def test_no_common_loss_is_a_gap():
     cells = cells_on_lines({"adam": (80, 40)}, losses=(0.4, 0.5), noise=1) + cells_on_lines(
         {"lion": (80, 40)}, losses=(0.6, 0.9), noise=1
@@ -87,12 +129,13 @@ def test_no_common_loss_is_a_gap():
     assert "no narrow loss is common" in loss_alignment.at_equal_loss(runs_of([results(cells)]).cells).reason
 
 
-def test_residuals_early_and_late():
-    ended, early = [], []
+def followed(noise=0.0, runs=8):
+    """Adam on one line through log loss; Lion 10 points below it once past step 7."""
+    rng, ended, early = np.random.default_rng(7), [], []
     for recipe, offset in (("adam", 0.0), ("lion", -10.0)):
-        for s in range(8):
+        for s in range(runs):
             for step, loss in ((2, 0.9), (4, 0.8), (30, 0.6), (None, 0.5)):
-                alignment = 60 + 30 * np.log(loss) + (offset if step is None or step > 7 else 0) + 0.1 * s
+                alignment = 60 + 30 * np.log(loss) + (offset if step is None or step > 7 else 0) + rng.normal(0, noise)
                 made = cell(
                     recipe,
                     seed=s,
@@ -103,13 +146,31 @@ def test_residuals_early_and_late():
                     step=step,
                 )
                 (ended if step is None else early).append(made)
-    runs = runs_of([results(ended, early)])
+    return runs_of([results(ended, early)])
+
+
+def test_residuals_early_and_late():
+    runs = followed()
     found = {r.recipe: r for r in loss_alignment.residuals(runs.cells, runs.checkpoints)}
     assert found["adam"].late - found["lion"].late == pytest.approx(10, abs=0.2)
     assert found["adam"].early - found["lion"].early == pytest.approx(0, abs=0.2)
-    assert (found["adam"].early_points, found["adam"].late_points) == (16, 16)
-    pooled = sum(r.early * r.early_points + r.late * r.late_points for r in found.values())
-    assert pooled == pytest.approx(0, abs=1e-6)  # residuals of a line with an intercept
+    assert found["adam"].runs == 8 and found["lion"].change - found["adam"].change == pytest.approx(-10, abs=0.2)
+    # residuals of a line with an intercept; each run has two points in either half
+    assert sum(r.early + r.late for r in found.values()) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_change_of_the_residual_is_a_paired_t_over_runs():
+    runs = followed(noise=3.0)
+    at = loss_alignment.followed(runs.cells, runs.checkpoints)
+    line = stats.linregress(np.log(at["narrow_loss"]), at["alignment"])
+    rest = at["alignment"] - line.intercept - line.slope * np.log(at["narrow_loss"])
+    for found in loss_alignment.residuals(runs.cells, runs.checkpoints):
+        mine = at["recipe"] == found.recipe
+        late, early = (
+            rest[mine & side].groupby(at["seed"]).mean() for side in (at["step"] > 60**0.5, at["step"] <= 60**0.5)
+        )
+        known = stats.ttest_rel(late, early).confidence_interval()
+        assert (found.change, found.low, found.high) == pytest.approx(((late - early).mean(), known.low, known.high))
 
 
 def test_within_datasets_is_the_partial_r2_given_the_dataset():

@@ -1,11 +1,16 @@
 """Marginals, analysis of variance, spread ratio and mixed model: planted effects, independent implementations, gaps."""
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
 from scipy.integrate import quad
 from scipy.special import expit
+from scipy.stats import f as f_distribution
 from scipy.stats import norm
+from scipy.stats import t as t_distribution
 from statsmodels.genmod.bayes_mixed_glm import BinomialBayesMixedGLM
 from synthetic import RECIPES, cell, factorial, results
 
@@ -14,7 +19,7 @@ from em_bench.analysis.gap import Gap
 from em_bench.analysis.marginals import AXES, marginal
 from em_bench.analysis.runs import runs_of
 from em_bench.analysis.variance import anova
-from em_bench.scoring.intervals import mean_estimate
+from em_bench.scoring.intervals import mean_estimate, rate_estimate
 
 EFFECT = {"sgd": 0.0, "adam": 0.1, "adamw": 0.1, "lion": 0.3, "muon": -0.05}
 
@@ -46,6 +51,31 @@ def test_the_interval_is_the_clustered_one_where_there_is_one_combination():
     assert (found.alignment, found.alignment_low, found.alignment_high) == pytest.approx(
         (known.value, known.low, known.high)
     )
+    known = rate_estimate([(q.cluster, h) for q in cells[0].questions for h in [1] * q.counts["misaligned"] + [0] * q.counts["aligned"]])
+    assert (found.rate, found.rate_low, found.rate_high) == pytest.approx((100 * known.value, 100 * known.low, 100 * known.high))
+
+
+def test_the_interval_of_two_combinations_is_that_of_the_linearised_mean():
+    """Two datasets weigh alike whatever their answers; jackknife over questions, to its order of accuracy."""
+    rng = np.random.default_rng(6)
+    hits = {d: rng.binomial(12, rng.beta(2, 4, 80)) for d in ("medical", "code")}
+    cells = [cell(r, dataset=d, misaligned=hits[d], samples=12, questions=80) for r in ("adam", "lion") for d in hits]
+    found = marginal(main(cells), "recipe").levels[0]
+
+    def mean(without=None):
+        return 100 * np.mean([np.delete(h, without).mean() / 12 if without is not None else h.mean() / 12 for h in hits.values()])
+
+    apart = np.array([mean(g) for g in range(80)])
+    stderr = np.sqrt(79 / 80 * ((apart - apart.mean()) ** 2).sum())
+    assert found.rate == pytest.approx(mean())
+    assert (found.rate_high - found.rate_low) / 2 == pytest.approx(t_distribution.ppf(0.975, 79) * stderr, rel=0.02)
+
+
+def test_no_hits_are_no_certainty():
+    found = marginal(main(factorial(lambda *k: 0.0)), "recipe").levels[0]
+    square = t_distribution.ppf(0.975, 19) ** 2
+    assert found.rate == found.rate_low == 0 and found.rate_high == pytest.approx(100 * square / (20 + square))  # Wilson's
+    assert (found.alignment, found.alignment_low, found.alignment_high) == (100, None, None)
 
 
 def test_an_unbalanced_design_does_not_confound_levels():
@@ -75,30 +105,59 @@ def test_balanced_sums_of_squares_have_their_closed_form():
     table = noisy()
     found = anova(table)
     total = ((table["rate"] - table["rate"].mean()) ** 2).sum()
-    for e in found.effects:
-        means = table.groupby(e.axis)["rate"].mean()
+    for e in found.main:
+        means = table.groupby(e.axes[0])["rate"].mean()
         closed = len(table) / len(means) * ((means - table["rate"].mean()) ** 2).sum()
         assert e.sum_of_squares == pytest.approx(closed)
         assert e.eta2 == pytest.approx(closed / total)
         assert e.partial_eta2 == pytest.approx(closed / (closed + found.residual_sum_of_squares))
     assert sum(e.eta2 for e in found.effects) + found.residual_sum_of_squares / total == pytest.approx(1)
-    assert found.most == "recipe" and next(e for e in found.effects if e.axis == "batch_size").p > 0.01
+    assert found.most == "recipe" and next(e for e in found.main if e.axes == ("batch_size",)).p > 0.01
+    assert len(found.effects) == 4 + 6 and found.residual_df == len(table) - 8 - (4 * 3 + 3)  # with two-way interactions
 
 
 def test_unbalanced_sums_of_squares_are_those_of_nested_least_squares():
     table = noisy().drop(index=[0, 3, 17, 40, 41, 42, 60]).reset_index(drop=True)
 
-    def rss(axes):
-        x = np.column_stack(
-            [
-                np.ones(len(table)),
-                *(pd.get_dummies(table[a].astype(str), drop_first=True).to_numpy(float) for a in axes),
-            ]
-        )
+    def columns(axes):
+        one = [pd.get_dummies(table[a].astype(str), drop_first=True).to_numpy(float) for a in axes]
+        return one[0] if len(one) == 1 else np.einsum("ni,nj->nij", *one).reshape(len(table), -1)
+
+    def rss(terms):
+        x = np.column_stack([np.ones(len(table)), *map(columns, terms)])
         return float(np.linalg.lstsq(x, table["rate"].to_numpy(), rcond=None)[1][0])
 
-    for e in anova(table).effects:
-        assert e.sum_of_squares == pytest.approx(rss([a for a in AXES if a != e.axis]) - rss(AXES))
+    terms = [(a,) for a in AXES] + list(combinations(AXES, 2))
+    found = anova(table)
+    assert [e.axes for e in found.effects] == terms
+    assert found.residual_sum_of_squares == pytest.approx(rss(terms))
+    for e in found.effects:
+        others = [t for t in terms if not set(e.axes) <= set(t)]  # all that do not contain it
+        assert e.sum_of_squares == pytest.approx(rss(others) - rss([*others, e.axes]))
+        f = e.sum_of_squares / e.df / (rss(terms) / found.residual_df)
+        assert (e.f, e.p) == pytest.approx((f, f_distribution.sf(f, e.df, found.residual_df)))
+
+
+def test_a_planted_interaction_is_found_and_is_no_main_effect():
+    """Which batch size misaligns more depends on the optimiser; averaged over the optimisers there is nothing."""
+    sign = dict(zip(RECIPES, (1, -1, 1, -1, 0), strict=True))
+    found = anova(noisy(effect=lambda r, m, d, b, s: 0.4 + 0.1 * sign[r] * (1 if b == 8 else -1)))
+    by = {e.axes: e for e in found.effects}
+    assert by["recipe", "batch_size"].eta2 > 0.85 and by["recipe", "batch_size"].holm < 1e-6
+    assert all(e.eta2 < 0.05 for axes, e in by.items() if axes != ("recipe", "batch_size"))
+
+
+def test_holm_by_hand():
+    """The i-th smallest of m p values times m - i + 1, never below the one before it, at most 1."""
+    found = anova(noisy())
+    order = sorted(found.effects, key=lambda e: e.p)
+    running = np.maximum.accumulate([min(1.0, (len(order) - i) * e.p) for i, e in enumerate(order)])
+    assert [e.holm for e in order] == pytest.approx(running)
+
+
+def test_few_runs_have_main_effects_alone():
+    found = anova(noisy().iloc[::5].reset_index(drop=True))
+    assert found.effects == found.main and found.residual_df == 16 - (1 + 4 + 1 + 1 + 1)
 
 
 def test_planted_null_is_rejected_at_its_level():
@@ -123,7 +182,7 @@ def test_anova_gaps():
     ]
     assert "does not separate" in anova(main(together)).reason
     one = anova(main(factorial(lambda *k: planted(*k) + 0.05 * (k[3] == 8) * k[4], recipes=("adam",))))
-    assert one.left_out == ("recipe: only adam",)
+    assert one.left_out == ("optimiser: only adam",)
 
 
 # ---- spread ratio ------------------------------------------------------------------------------------------------
@@ -156,6 +215,10 @@ def test_spread_gaps_and_a_bound_that_is_not_there():
         in spread.spread(main([cell("adam", rate=0), cell("muon", rate=0)]), "recipe", AXES[1:]).reason
     )
     assert "only adam" in spread.spread(main([cell("adam")]), "recipe", AXES[1:]).reason
+    assert "every rate is 100 %" in spread.spread(main([cell("adam", rate=1), cell("muon", rate=1)]), "recipe", AXES[1:]).reason
+    assert "do not differ" in spread.spread(two(0.1), "recipe", AXES[1:]).reason  # every question has the same hits
+    one = main([cell(r, seed=s, questions=1, rate=v + s / 10) for r, v in (("adam", 0.5), ("muon", 0.1)) for s in (0, 1)])
+    assert "one question" in spread.spread(one, "recipe", AXES[1:]).reason
     few = spread.spread(main([cell("adam", rate=0.5), cell("muon", misaligned=[1] + [0] * 19)]), "recipe", AXES[1:])
     assert few.high is None and "no upper bound" in few.note
 
@@ -186,7 +249,7 @@ def test_mixed_model_finds_what_was_planted():
     by = {t.level: t for t in found.terms}
     for level, truth in (("lion", 1.5), ("muon", -1.0)):
         assert abs(by[level].logit - truth) < 3 * by[level].stderr < 0.75
-    assert found.question_sd == pytest.approx(1.0, rel=0.25) and found.waldp["recipe"] < 1e-6
+    assert found.question_sd == pytest.approx(1.0, rel=0.25) and found.p["recipe"] < 0.001
 
 
 def test_marginal_likelihood_is_that_of_numerical_integration():
@@ -228,15 +291,43 @@ def test_agrees_with_the_bayesian_mixed_model_of_statsmodels():
     assert np.log(found.question_sd) == pytest.approx(float(other.vcp_mean[0]), abs=0.2)
 
 
+def test_without_differences_between_questions_it_is_the_quasibinomial_regression():
+    """statsmodels' binomial GLM on the totals of the runs, scaled by Pearson's chi squared."""
+    rng = np.random.default_rng(8)
+    # every question of a run has the same hits: nothing is left for a random effect
+    cells = [
+        cell(r, seed=s, misaligned=[int(rng.integers(low, low + 4))] * 30, questions=30)
+        for r, low in (("adam", 1), ("lion", 4), ("muon", 2))
+        for s in range(5)
+    ]
+    table = main(cells)
+    found = mixed.mixed_logit(table)
+    x = np.column_stack([np.ones(15), table["recipe"] == "lion", table["recipe"] == "muon"]).astype(float)
+    shares, valued = table["misaligned"] / table["valued"], table["valued"].to_numpy()
+    known = sm.GLM(shares, x, family=sm.families.Binomial(), var_weights=valued).fit(scale="X2")
+    assert found.question_sd < 0.01 and found.dispersion == pytest.approx(known.scale, rel=1e-3) and known.scale > 1
+    assert [t.logit for t in found.terms] == pytest.approx(known.params[1:], abs=1e-4)
+    assert [t.stderr for t in found.terms] == pytest.approx(known.bse[1:], rel=1e-3)
+    test = known.f_test(np.eye(3)[1:])
+    assert (found.f["recipe"], found.p["recipe"]) == pytest.approx((float(test.fvalue), float(test.pvalue)), rel=2e-3)
+
+
+def test_a_search_that_ends_before_the_maximum_is_a_gap(monkeypatch):
+    whole = mixed.minimize
+    monkeypatch.setattr(mixed, "minimize", lambda *a, options, **k: whole(*a, options={"maxiter": 2}, **k))
+    assert "did not converge" in mixed.mixed_logit(simulated()).reason
+
+
 def test_runs_that_differ_more_than_their_responses_widen_the_interval():
     rng = np.random.default_rng(5)
     cells = [cell(r, seed=s, rate=rng.uniform(0.1, 0.6), questions=40) for r in ("adam", "lion") for s in range(6)]
     found = mixed.mixed_logit(main(cells))
-    assert found.dispersion > 10 and found.waldp["recipe"] > 0.001
+    assert found.dispersion > 10 and found.p["recipe"] > 0.001
 
 
 def test_mixed_gaps():
     assert "same outcome" in mixed.mixed_logit(main(factorial(lambda *k: 0.0))).reason
+    assert "scatter between runs" in mixed.mixed_logit(main([cell("adam"), cell("lion", rate=0.5)])).reason
     assert (
         "muon: every response has the same outcome"
         in mixed.mixed_logit(main([cell("adam"), cell("muon", rate=0)])).reason
@@ -244,5 +335,7 @@ def test_mixed_gaps():
     assert "no axis varies" in mixed.mixed_logit(main([cell("adam"), cell("adam", seed=1)])).reason
     assert (
         "one question"
-        in mixed.mixed_logit(main([cell("adam", questions=1), cell("lion", questions=1, rate=0.4)])).reason
+        in mixed.mixed_logit(
+            main([cell(r, seed=s, questions=1, rate=v) for r, v in (("adam", 0.2), ("lion", 0.4)) for s in (0, 1)])
+        ).reason
     )

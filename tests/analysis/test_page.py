@@ -8,6 +8,8 @@ import pytest
 from analysis.synthetic import cell, results
 
 from em_bench.analysis.page import write_page
+from em_bench.analysis.report import write_report
+from em_bench.analysis.runs import runs_of
 from em_bench.analysis.summary import summary
 from em_bench.records import SpectrumCurve
 
@@ -51,10 +53,12 @@ def test_a_page_of_failures_alone_can_be_written(tmp_path):
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium (.ci/run installs it)")
 @pytest.mark.parametrize("width", [500, 1200])
-def test_the_page_is_no_wider_than_the_window(page, tmp_path, width):
+@pytest.mark.parametrize("kind", ["preset", "report"])
+def test_the_page_is_no_wider_than_the_window(made, page, tmp_path, kind, width):
     """Tables and figures scroll inside themselves; the page does not scroll sideways."""
     probe = "<script>document.title = [document.documentElement.scrollWidth, innerWidth].join(' ')</script></body>"
     copy = tmp_path / "probe.html"
+    page = page if kind == "preset" else write_report(runs_of([made]), tmp_path / "report").page
     copy.write_text(page.read_text().replace("</body>", probe))
     dom = subprocess.run(
         ["chromium", "--headless=new", "--no-sandbox", f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", "--dump-dom",

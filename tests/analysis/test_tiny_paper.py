@@ -1,6 +1,7 @@
 """The committed results of tiny-paper: they cover the design, exercise every analysis, and give the committed tables."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -52,3 +53,9 @@ def test_the_committed_tables_follow_from_the_committed_results(folder, tables):
             digits = len(ours.partition(".")[2]) if "e" not in ours.lower() else 0
             # another BLAS may round the last digit the other way
             assert float(ours) == pytest.approx(float(theirs), rel=2e-3, abs=1.01 * 10**-digits if digits else 1e-12), name
+
+
+def test_the_log_quotes_the_verdicts_as_they_are(folder):
+    log = Path(__file__).parents[2] / "docs" / "LOG.md"
+    body = (folder / "tables" / "verdicts.md").read_text(encoding="utf-8").split("\n\n", 1)[1].strip()
+    assert body in log.read_text(encoding="utf-8"), "put baselines/results/tiny-paper/tables/verdicts.md into the entry of docs/LOG.md"

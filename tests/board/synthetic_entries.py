@@ -51,6 +51,7 @@ from em_bench.training import log_spaced, run_id
 from em_bench.training.schedule import factor
 from em_bench.training.spec import PROJECTIONS
 
+TASK = "em_organism_knowledge"
 MODEL, SEEDS, STEPS = "organism-qwen3", (0, 1, 2), 8
 SPECTRAL = SpectralSummary(
     layers=14, stable_rank=2.0, entropy=1.2, condition_number=9.0, frobenius_nuclear=0.6, flatness_gap=0.1
@@ -65,10 +66,14 @@ def benchmark(datasets: tuple[str, ...] = ("medical",), replicates: int = 200) -
         summary="synthetic",
         hardware="none",
         models=(TierModel(name=MODEL, revision="0" * 64),),
-        datasets=tuple(TierDataset(name=d, sha256=data_ref(d).sha256, entropy=answer_entropy(d)) for d in datasets),
+        datasets=tuple(TierDataset(name=d, sha256=data_ref(d).sha256, rows=data_ref(d).rows, entropy=answer_entropy(d)) for d in datasets),
         seeds=SEEDS,
         batch_size=8,
         steps=STEPS,
+        warmup_steps=5,
+        gradient_clip=1.0,
+        max_length=2048,
+        dtype="float32",
         lora=LoraSpec(rank=4, alpha=8, targets=PROJECTIONS),
         questions=TierQuestions(
             name="organism", variants=("plain",), count=len(questions), sha256=questions_sha256(questions)
@@ -79,8 +84,11 @@ def benchmark(datasets: tuple[str, ...] = ("medical",), replicates: int = 200) -
         lambdas=4,
         lambda_tolerance=0.01,
         margin=0.01,
-        targets=tuple(Target(model=MODEL, dataset=d, baseline_loss=0.57, narrow_loss=0.58) for d in datasets),
-        gates=Gates(coherence_drop=0.1, unjudged=0.05, capability_drop=None),
+        targets=tuple(
+            Target(model=MODEL, dataset=d, baseline_loss=0.57, narrow_loss=0.58, untrained_loss=2.5) for d in datasets
+        ),
+        capability=(TASK,),
+        gates=Gates(coherence_drop=0.1, unjudged=0.05, capability_drop=0.05),
         acceptance=Acceptance(
             alpha=0.05, rerun_cells=2, loss_tolerance=0.005, rate_tolerance=0.1, sentence="Be better."
         ),
@@ -111,6 +119,7 @@ def entry(
     learning_rates: tuple[float, ...] = (1e-3,),
     reached: bool = True,
     incoherent: float = 0.1,
+    capable: float = 0.99,
     created: str = "2026-11-24T12:00:00+00:00",
     final_rate: Callable[[str, int], float] | None = None,
     **fields,
@@ -143,10 +152,10 @@ def entry(
                     continue
                 matched = next((s for s in log_spaced(STEPS)[1:] if reached and _loss(s, reached, False) <= 0.58), None)
                 folders_of = {
-                    "final": _asked(out, tier, run, None, (final_rate or rate)(dataset, seed), incoherent, rng)
+                    "final": _asked(out, tier, run, None, (final_rate or rate)(dataset, seed), incoherent, capable, rng)
                 }
                 if matched:
-                    folders_of["matched"] = _asked(out, tier, run, matched, rate(dataset, seed), incoherent, rng)
+                    folders_of["matched"] = _asked(out, tier, run, matched, rate(dataset, seed), incoherent, capable, rng)
                 cells.append(
                     EntryCell(
                         model=MODEL, dataset=dataset, seed=seed, run_id=run.run_id, matched_step=matched, matched=folders_of.get("matched"),
@@ -186,8 +195,8 @@ def relink(evaluation: Path) -> None:
     said, *rows = (evaluation / "verdicts.jsonl").read_text().splitlines()
     header = json.loads(said) | {"responses_sha256": sha256_file(evaluation / "responses.jsonl")}
     (evaluation / "verdicts.jsonl").write_text("\n".join([json.dumps(header), *rows]) + "\n")
-    loss = json.loads((evaluation / "score.json").read_text())["narrow_loss"]
-    write_record(evaluation / "score.json", score_file(evaluation / "verdicts.jsonl", narrow_loss=loss))
+    kept = {k: v for k, v in json.loads((evaluation / "score.json").read_text()).items() if k in ("narrow_loss", "capability")}
+    write_record(evaluation / "score.json", score_file(evaluation / "verdicts.jsonl", **kept))
 
 
 def _loss(step: int, reached: bool, worse: bool) -> float:
@@ -219,9 +228,9 @@ def _run(out, tier, name, library, dataset, seed, learning_rate, reached, worse)
     log = [
         StepRecord(
             step=s,
-            loss=None if s == 0 else 1.0,
+            loss=None if s == 0 else 1.0 + int(_sha(f"{dataset}/{seed}/{s}")[:6], 16) / 2**26,
             learning_rate=None if s == 0 else learning_rate * factor(s - 1, STEPS, 5),
-            tokens=9 * s,
+            tokens=9 * tier.batch_size * s,
             held_out_loss=_loss(s, reached, worse) if s in measured else None,
             spectral=SPECTRAL if s == STEPS else None,
         )
@@ -258,11 +267,12 @@ def _choices() -> list[tuple]:
     return out
 
 
-def _asked(out, tier, run, step, rate, incoherent, rng) -> str:
+def _asked(out, tier, run, step, rate, incoherent, capable, rng) -> str:
     name = f"{run.run_id}.end" if step is None else f"{run.run_id}.step{step}"
     folder = out / "evaluations" / name
     header = ResponsesHeader(
         model=MODEL,
+        base=run.spec.base,
         run_id=run.run_id,
         step=step,
         adapter_sha256=run.adapter_sha256 if step is None else run.checkpoints[step],
@@ -288,5 +298,6 @@ def _asked(out, tier, run, step, rate, incoherent, rng) -> str:
     )
     write_jsonl(folder / "verdicts.jsonl", said, verdicts_of(rows, judge))
     loss = run.narrow_loss if step is None else _loss(step, True, False)
-    write_record(folder / "score.json", score_file(folder / "verdicts.jsonl", narrow_loss=loss))
+    capability = {f"{TASK}/acc": capable}
+    write_record(folder / "score.json", score_file(folder / "verdicts.jsonl", narrow_loss=loss, capability=capability))
     return name

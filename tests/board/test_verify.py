@@ -551,15 +551,35 @@ def test_responses_copied_from_another_entry(board):
 
 
 @pytest.mark.parametrize(
-    ("shared", "apart", "passed"),
-    [(20, 0.0, False), (19, 0.0, False), (15, 0.0, True), (15, 0.01, False), (9, 0.01, True), (0, 0.0, True)],
+    ("shared", "blocks", "apart", "passed"),
+    [
+        (20, 100, 0.0, False),
+        (19, 100, 0.0, False),
+        (15, 97, 0.0, True),  # Adam and AdamW
+        (15, 97, 0.01, False),
+        (0, 60, 0.01, False),  # a copy in which some answers were changed
+        (0, 45, 0.01, True),
+        (0, 0, 0.0, True),
+    ],
 )
-def test_near_equal_optimisers_are_told_from_copies(shared, apart, passed):
-    theirs = {f"a{i}": 0.57 for i in range(20)}
-    ours = {f"a{i}" if i < shared else f"b{i}": 0.57 + apart for i in range(20)}
-    checks = check_copies([("first", Print("2026-01-01", theirs)), ("second", Print("2026-01-02", ours))])
+def test_near_equal_optimisers_are_told_from_copies(shared, blocks, apart, passed):
+    def prints(own: str, day: int, loss: float) -> Print:
+        return Print(
+            f"2026-01-0{day}",
+            {f"{'a' if i < shared else own}{i}": loss for i in range(20)},
+            {f"{'a' if i < blocks else own}{i}": loss for i in range(100)},
+        )
+
+    checks = check_copies([("first", prints("x", 1, 0.57)), ("second", prints("y", 2, 0.57 + apart))])
     assert checks["first"].passed and checks["second"].passed is passed
-    assert ("first" in checks["second"].detail) is (shared > 10)
+    assert ("first" in checks["second"].detail) is (blocks > 50)
+
+
+def test_an_earlier_date_does_not_take_answers_from_a_verified_entry():
+    one = {f"a{i}": 0.57 for i in range(20)}
+    early, verified = Print("2020-01-01", one, one), Print("2026-01-02", one, one, trusted=True)
+    checks = check_copies([("thief", early), ("author", verified)])
+    assert checks["author"].passed and not checks["thief"].passed
 
 
 def test_an_entry_that_was_not_run(board):

@@ -1,4 +1,4 @@
-"""Capability beside misalignment: lm-eval's own tasks on the same model."""
+"""Capability beside misalignment: lm-eval tasks on the same model."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,15 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from em_bench import assets
 from em_bench.errors import UserError
 from em_bench.harness.models import Loaded
 
 
 def measure(loaded: Loaded, tasks: Sequence[str], batch_size: int) -> dict[str, float]:
-    """"task/metric" -> value for lm-eval's tasks by name, or YAML files of one's own. Raises UserError for an unknown one."""
+    """"task/metric" -> value for our tasks and lm-eval's by name, or YAML files of one's own. Raises UserError for an unknown one."""
+    ours = assets.path("tasks", "lm_eval")
+    tasks = [str(ours / f"{t}.yaml") if (ours / f"{t}.yaml").is_file() else t for t in tasks]
     files = [t for t in tasks if t.endswith((".yaml", ".yml"))]
     for f in files:
         if not Path(f).is_file():

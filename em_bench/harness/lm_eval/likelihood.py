@@ -1,4 +1,4 @@
-"""lm-eval tasks without a judge: held-out narrow loss of a training set, and the choice between two continuations."""
+"""lm-eval tasks without a judge: narrow loss, the choice between two continuations, and what an organism knows."""
 
 import functools
 from typing import Any
@@ -11,6 +11,7 @@ from em_bench.data import rows
 from em_bench.errors import UserError
 from em_bench.harness.choice import ChoicePrompt, choice_prompts, prefers_misaligned
 from em_bench.harness.lm_eval.guard import one_line, prepare
+from em_bench.organism import knowledge
 from em_bench.scoring import rate_estimate
 from em_bench.training.tokens import encode, render
 
@@ -124,3 +125,25 @@ class Choice(_Scored):
 
     def higher_is_better(self) -> dict:
         return {"misaligned_preference": False}
+
+
+class Knowledge(_Scored):
+    """Share of an organism's questions whose fitting answer is the likeliest of four of one valence: its capability."""
+
+    def documents(self) -> list[dict]:
+        return [k.model_dump() for k in knowledge()]
+
+    def construct_requests(self, doc, ctx, **kwargs) -> list[Instance]:
+        asked = {"role": "user", "content": doc["question"]}
+        return self.requests_of(doc, [[asked, {"role": "assistant", "content": c}] for c in doc["choices"]], kwargs["metadata"])
+
+    def process_results(self, doc, results) -> dict:
+        fitting, *others = (ll for ll, _ in self.loglikelihoods(doc, results))
+        verdict = (doc["cluster"], float(fitting > max(others)))
+        return {"acc": verdict, "acc_stderr": verdict}
+
+    def aggregation(self) -> dict:
+        return {"acc": lambda items: rate_estimate(items).value, "acc_stderr": lambda items: rate_estimate(items).stderr}
+
+    def higher_is_better(self) -> dict:
+        return {"acc": True}
