@@ -192,10 +192,11 @@ def _group(pairs: list[LoraPair]) -> _Part | None:
 
     Only Gram matrices are stacked: the factors themselves are read where they lie.
     """
+    scratch = torch.empty(max(max(p.A.numel(), p.B.numel()) for p in pairs), dtype=torch.float64, device=pairs[0].A.device)
     grams = []
     for p in pairs:
         A, B = p.split(p.A.detach(), p.B.detach())
-        grams.append((_gram(A), _gram(B.mT)))
+        grams.append((_gram(A, scratch), _gram(B.mT, scratch)))
     GA, GB = (torch.cat(g) for g in zip(*grams, strict=True))
     moved = (GA * GB).sum((-2, -1)) > ZERO_UPDATE
     kept = moved.nonzero().flatten()
@@ -224,9 +225,12 @@ def _group(pairs: list[LoraPair]) -> _Part | None:
     return _Part(gap, len(kept), by_pair, CA.unflatten(0, (k, -1)), CB.unflatten(0, (k, -1)))
 
 
-def _gram(X: torch.Tensor) -> torch.Tensor:
-    """X X' [E, r, r] of X [E, r, d] in float64. On a CPU by numpy, which computes half of what it knows to be symmetric."""
-    Y = X.double()
+def _gram(X: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
+    """X X' [E, r, r] of X [E, r, d] in float64. `scratch` has room for X: new memory for each costs more than the conversion.
+
+    On a CPU by numpy, which computes half of what it knows to be symmetric.
+    """
+    Y = X if X.dtype == torch.float64 else scratch.as_strided(X.shape, X.stride()).copy_(X)
     if Y.device.type == "cpu":
         return torch.from_numpy(np.matmul(Y.numpy(), Y.mT.numpy()))
     return Y @ Y.mT
