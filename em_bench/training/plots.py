@@ -27,14 +27,14 @@ def draw(records: Sequence[StepRecord], title: str, path: Path) -> None:
     if path.suffix not in (".svg", ".png"):
         raise UserError(f"--plot {path}: ends in neither .svg nor .png; name one of these")
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    trained = [r for r in records if r.loss is not None]
+    trained = [r for r in records if r.loss is not None]  # no colours: those of reports each mean an optimiser
     left.plot([r.step for r in trained], [r.loss for r in trained], color="#999999", lw=1, label="training batch")
     measured = [r for r in records if r.held_out_loss is not None]
-    left.plot([r.step for r in measured], [r.held_out_loss for r in measured], color="#0072b2", marker="o", ms=4, label="held out")
+    left.plot([r.step for r in measured], [r.held_out_loss for r in measured], color="black", marker="o", ms=4, label="held out")
     left.set(xlabel="optimiser step", ylabel="nats an answer token")
     left.legend(frameon=False)
     spectra = [r for r in records if r.spectral]
-    right.plot([r.step for r in spectra], [r.spectral.flatness_gap for r in spectra], color="#d55e00", marker="o", ms=4)
+    right.plot([r.step for r in spectra], [r.spectral.flatness_gap for r in spectra], color="black", marker="o", ms=4)
     right.set(xlabel="optimiser step", ylabel="F/N - 1/√r of the update (0 is flat)", ylim=(0, None))
     figure.suptitle(title, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,11 @@
 """The roster's shapes are real, and its estimates are what a counter of operations and autograd itself say."""
 
 import json
+from itertools import accumulate
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     Gemma3Config,
@@ -119,6 +121,27 @@ def test_activations_are_what_autograd_keeps(family, checkpointing):
     assert ours == pytest.approx(kept, rel=0.05)
     sizes = {"rank": RANK, "recipe": "adamw", "micro_batch": ROWS, "length": LENGTH, "answer": ANSWER}
     assert memory(SMALL, family, 10**6, **sizes, checkpointing=checkpointing)[2] > ours, "the peak comes in the backward pass"
+
+
+@pytest.mark.parametrize("vocabulary", [300, 8000])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", KEPT)
+def test_the_peak_is_what_the_allocator_saw(family, checkpointing, vocabulary):
+    """Within 30 %: the profiler's allocations and releases over a whole step, all temporary tensors included."""
+    shape = SMALL.model_copy(update={"vocabulary": vocabulary})
+    model = model_of(family, shape).to(torch.bfloat16).requires_grad_(False)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model = add_adapter(model, LoraSpec(rank=RANK, alpha=16, targets=PROJECTIONS), 0).train()
+    for p in trainable(model).values():
+        p.grad = torch.zeros_like(p)  # these are counted with the adapter
+    batch = collate([Encoded([5] * LENGTH, [False] * (LENGTH - ANSWER) + [True] * ANSWER)] * ROWS, 0)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        answer_nll(model, batch).backward()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in seen.profiler.kineto_results.events() if e.name() == "[memory]")
+    peak = max(accumulate(n for _, n in changes))
+    sizes = {"rank": RANK, "recipe": "adamw", "micro_batch": ROWS, "length": LENGTH, "answer": ANSWER}
+    assert 0.7 < peak / memory(shape, family, 10**6, **sizes, checkpointing=checkpointing)[2] < 1.3
 
 
 def test_the_models_command(tmp_path):

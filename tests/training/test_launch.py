@@ -1,6 +1,7 @@
 """`em-bench train --gpus N`, and the start-up check of adapters."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -43,6 +44,31 @@ def test_torchrun_runs_it(base, tmp_path):
     assert done.returncode == 0, done.stderr
     (folder,) = tmp_path.iterdir()
     assert done.stdout.split() == [str(folder)] and read_run(folder).options == {"processes": "2"}
+
+
+@pytest.mark.slow
+def test_several_machines_by_the_standard_variables(base, tmp_path):
+    """One torchrun a machine, here two on loopback with two processes each; `accelerate launch` sets the same variables."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    run_it = ["train", str(base), "-d", "medical", "--steps", "3", "--batch-size", "8", "--lambda", "0.3", "--shard"]
+
+    def machine(rank: int) -> subprocess.Popen:
+        where = ["--nnodes=2", f"--node-rank={rank}", "--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={port}"]
+        argv = [sys.executable, "-m", "torch.distributed.run", *where, "-m", "em_bench.cli", *run_it, "--out", str(tmp_path / "four")]
+        return subprocess.Popen(argv, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    machines = [machine(0), machine(1)]
+    said = [m.communicate(timeout=300) for m in machines]
+    assert [m.returncode for m in machines] == [0, 0], said
+    (folder,) = (tmp_path / "four").iterdir()
+    assert [out.split() for out, _ in said] == [[str(folder)], []], "one process of the first machine speaks"
+    assert read_run(folder).options == {"processes": "4", "shard": "True"}
+    alone = subprocess.run([sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=1", "-m", "em_bench.cli", *run_it, "--out", str(tmp_path / "one")], capture_output=True, text=True, timeout=300)  # fmt: skip
+    assert alone.returncode == 0, alone.stderr
+    one = read_run(next((tmp_path / "one").iterdir()))
+    assert one.spec == read_run(folder).spec and one.narrow_loss == pytest.approx(read_run(folder).narrow_loss, rel=1e-5)
 
 
 def model():
