@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from threadpoolctl import ThreadpoolController
 
 from em_bench.errors import UserError
 from em_bench.records import SpectralSummary
@@ -22,6 +23,7 @@ from em_bench.records import SpectralSummary
 ZERO_B = 1e-12  # provenance: S. A layer whose ||B||_F lies below has no update yet
 ZERO_UPDATE = 1e-24  # of ||BA||_F^2: below it the gradient of the term is noise that Adam and Lion would blow up
 _EXPERT = re.compile(r"\.experts(?=\.(base_layer\.)?lora_)")  # PEFT's name of an adapted parameter of all experts
+NUMPYS_THREADS = ThreadpoolController()
 RIDGE = 1e-8  # provenance: S. Added to B'B in the regulariser
 
 
@@ -194,9 +196,10 @@ def _group(pairs: list[LoraPair]) -> _Part | None:
     """
     scratch = torch.empty(max(max(p.A.numel(), p.B.numel()) for p in pairs), dtype=torch.float64, device=pairs[0].A.device)
     grams = []
-    for p in pairs:
-        A, B = p.split(p.A.detach(), p.B.detach())
-        grams.append((_gram(A, scratch), _gram(B.mT, scratch)))
+    with NUMPYS_THREADS.limit(limits=1, user_api="blas"):  # matrices of r rows are slower on several
+        for p in pairs:
+            A, B = p.split(p.A.detach(), p.B.detach())
+            grams.append((_gram(A, scratch), _gram(B.mT, scratch)))
     GA, GB = (torch.cat(g) for g in zip(*grams, strict=True))
     moved = (GA * GB).sum((-2, -1)) > ZERO_UPDATE
     kept = moved.nonzero().flatten()
