@@ -23,8 +23,8 @@ from rich.console import Console
 from em_bench import assets
 from em_bench.files import read_record, write_record
 from em_bench.records import CellResult, Results
-from em_bench.sweep.display import Board, shown
-from em_bench.sweep.engine import run_plan
+from em_bench.sweep.display import shown
+from em_bench.sweep.engine import run_plan, wanted
 from em_bench.sweep.estimate import Assumptions
 from em_bench.sweep.jobs import JobDone, Plan, done_path, read_done, read_order
 from em_bench.sweep.lock import controller_lock
@@ -32,6 +32,7 @@ from em_bench.sweep.plan import make_plan
 from em_bench.sweep.preset import Preset, load_preset
 from em_bench.sweep.reproduce import report
 from em_bench.sweep.results import CELL
+from em_bench.sweep.standing import Board
 from em_bench.sweep.tables import results_table, status_table, totals_tables
 from em_bench.sweep.totals import totals
 from em_bench.sweep.where import Where
@@ -98,8 +99,9 @@ def dispatched(plan: Plan, work: Path) -> list:
     """What `em-bench reproduce` does until its last job ends; what each real job reads before it begins is added."""
     job = ("sh", "-c", f"exec cp {ready(work).resolve()}/$0/* jobs/$0/")
     console = Console(file=open(os.devnull, "w"), force_terminal=True, width=120)
-    with controller_lock(work) as lock, shown(Board(plan, work, len(GPUS)), console) as poll:
-        left = run_plan(plan, work, lock, where=Where(8, GPUS), on_poll=poll, job_command=job)
+    here = Where(len(GPUS), GPUS)
+    with controller_lock(work) as lock, shown(Board(plan.preset.name, wanted(plan), work, here), console) as poll:
+        left = run_plan(plan, work, lock, where=here, on_poll=poll, job_command=job)
     for job in plan.jobs[:-1]:  # but the report
         for _ in range(READS):
             order = read_order(work, job.id)

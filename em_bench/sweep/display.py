@@ -11,50 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from em_bench.sweep.engine import tail
-from em_bench.sweep.jobs import Job, JobState, Plan, Status, job_folder, status
+from em_bench.sweep.jobs import Job, Plan, Status, job_folder, status
+from em_bench.sweep.standing import Board
 
 AGAIN = "em-bench reproduce ..."  # stands in a list of failures for the command that made it
-UNKNOWN_S = 60.0  # a job without an estimate
-
-
-class Board:
-    """Where every job of a plan stands, and how long the rest will take."""
-
-    def __init__(self, plan: Plan, work: Path, cores: int):
-        self.jobs = [j for j in plan.jobs if j.kind != "report"]
-        self.work, self.cores, self.name = work, cores, plan.preset.name
-        self.began = time.monotonic()
-        self.at: dict[str, tuple[Status, JobState | None]] = {}
-        self.refresh()
-        self.had = self.work_done()
-
-    def refresh(self) -> None:
-        """Read the states of all jobs that are not known to be done."""
-        for job in self.jobs:
-            if self.at.get(job.id, ("waiting",))[0] != "done":
-                self.at[job.id] = status(self.work, job)
-
-    def count(self, wanted: Status) -> int:
-        """How many jobs stand so."""
-        return sum(s == wanted for s, _ in self.at.values())
-
-    def work_done(self) -> float:
-        """Estimated core-seconds of what is done."""
-        return sum((j.estimate_s or UNKNOWN_S) * self._share(j) for j in self.jobs)
-
-    def _share(self, job: Job) -> float:
-        standing, state = self.at[job.id]
-        if standing == "done":
-            return 1.0
-        return state.cells_done / state.cells if standing == "running" and state.cells else 0.0
-
-    def seconds_left(self) -> float:
-        """From the estimates, corrected by how they did so far."""
-        total = sum(j.estimate_s or UNKNOWN_S for j in self.jobs if self.at[j.id][0] != "failed")
-        done, elapsed = self.work_done() - self.had, time.monotonic() - self.began
-        believed = 30.0  # core-seconds that the estimate counts for before it is corrected
-        pace = (elapsed * self.cores + believed) / (done + believed)
-        return max(total - self.work_done(), 0.0) * min(max(pace, 0.2), 5.0) / self.cores
 
 
 def clock(seconds: float) -> str:
@@ -69,17 +29,32 @@ def _headline(board: Board) -> str:
     return f"{board.name}: {counts}, {clock(time.monotonic() - board.began)} gone, about {left} left"
 
 
-def _block(board: Board) -> Group:
-    rows = Table.grid(padding=(0, 2))
+def _block(board: Board, height: int) -> Group:
+    """Headline, bar and a row for each job that is running or has failed, on at most `height` lines."""
+    table = Table.grid(padding=(0, 2))
+    for _ in range(4):
+        table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    rows = _rows(board, "running") + _rows(board, "failed")
+    fit = max(height - 4, 1)
+    for row in rows[:fit]:
+        table.add_row(*row)
+    more = [Text(f"and {len(rows) - fit} more: em-bench status --workdir {board.work}")] if len(rows) > fit else []
+    # Rich's bar ends no line.
+    return Group(Text(_headline(board)), ProgressBar(total=1.0, completed=board.share_done(), width=60), Text(""), table, *more)
+
+
+def _rows(board: Board, wanted: Status) -> list[tuple]:
+    rows = []
     for job in board.jobs:
         standing, state = board.at[job.id]
-        if standing == "running":
+        if standing == wanted == "running":
             loss = f"loss {state.loss:.3f}" if state.loss is not None else ""
-            rows.add_row(Text(job.id, style="cyan"), f"{state.cells_done}/{state.cells}" if state.cells else "", loss, state.doing or "")
-        elif standing == "failed":
-            rows.add_row(Text(job.id, style="red"), "failed", "", state.error or "killed")
-    bar = ProgressBar(total=len(board.jobs), completed=board.count("done"), width=60)
-    return Group(Text(_headline(board)), bar, rows)
+            cells = f"{state.cells_done}/{state.cells}" if state.cells else ""
+            rows.append((Text(job.id, style="cyan"), clock(board.elapsed(job)), cells, loss, Text(state.doing or "")))
+        elif standing == wanted == "failed":
+            rows.append((Text(job.id, style="red"), "failed", "", "", Text(state.error or "killed")))
+    return rows
 
 
 @contextmanager
@@ -87,11 +62,11 @@ def shown(board: Board, console: Console | None = None):
     """Show the board until the block ends; gives the function to call at every poll."""
     console = console or Console(stderr=True)
     if console.is_terminal:
-        with Live(_block(board), console=console, auto_refresh=False) as live:
+        with Live(_block(board, console.height), console=console, auto_refresh=False) as live:
 
             def poll() -> None:
                 board.refresh()
-                live.update(_block(board), refresh=True)
+                live.update(_block(board, console.height), refresh=True)
 
             yield poll
         return

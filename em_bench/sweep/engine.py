@@ -30,7 +30,6 @@ POLL_S = 0.3
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 LOG = "snakemake.log"
 SETTINGS = "engine.json"
-MOST_JOBS = 100  # at once on a cluster, where the profile does not say
 
 
 def run_plan(
@@ -48,7 +47,7 @@ def run_plan(
     Done jobs are not run again; where all are done, nothing is started. `only` names one job, which is run with what it
     needs. `on_poll` is called about three times a second, or less often where it takes long. Raises UserError where Snakemake starts no job.
     """
-    jobs = _wanted(plan, only)
+    jobs = wanted(plan, only)
     todo = [j for j in jobs if not done_path(work, j).exists()]
     write_record(work / "plan.json", plan)
     if todo:
@@ -87,7 +86,7 @@ def _no_watch() -> None:
     pass
 
 
-def _wanted(plan: Plan, only: str | None) -> list[Job]:
+def wanted(plan: Plan, only: str | None = None) -> list[Job]:
     """The jobs to run: all, or one with everything that it needs."""
     jobs = {j.id: j for j in plan.jobs if j.kind != "report"}
     if only is None:
@@ -141,7 +140,7 @@ def _snakemake(work: Path, where: Where, targets: Sequence[Path]) -> list[str]:
         arguments += ["--executor", "local", "--cores", str(max(where.cores, len(where.gpus)))]
         arguments += ["--resources", f"gpu={len(where.gpus)}"]
     else:
-        arguments += ["--jobs", str(where.jobs or MOST_JOBS), "--local-cores", str(where.cores)]
+        arguments += ["--jobs", str(where.at_once), "--local-cores", str(where.cores)]
     if where.executor == "slurm":
         arguments += slurm.arguments(work)
     return [sys.executable, "-m", "em_bench.sweep.tether", *arguments, *(["--", *map(str, targets)] if targets else [])]

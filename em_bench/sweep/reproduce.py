@@ -9,12 +9,13 @@ from em_bench.data.questions import load
 from em_bench.files import read_record, sha256_file, write_record
 from em_bench.judging import make_judge
 from em_bench.records import Results
-from em_bench.sweep.display import Board, failures, shown
-from em_bench.sweep.engine import check, run_plan, start_over
-from em_bench.sweep.jobs import JobDone, Plan, done_path, job_folder, read_done
+from em_bench.sweep.display import failures, shown
+from em_bench.sweep.engine import check, run_plan, start_over, wanted
+from em_bench.sweep.jobs import Job, JobDone, Plan, done_path, job_folder, read_done
 from em_bench.sweep.lease import devices
 from em_bench.sweep.lock import controller_lock
 from em_bench.sweep.results import collect
+from em_bench.sweep.standing import Board
 from em_bench.sweep.where import Where
 
 
@@ -40,16 +41,17 @@ def reproduce(
     with controller_lock(work) as lock_fd:
         if fresh:
             start_over(work)
-        _prepare(plan, work, where)
-        with shown(Board(plan, work, len(where.gpus) or where.cores)) as poll:
+        jobs = wanted(plan, only)
+        _prepare(plan, jobs, work, where)
+        with shown(Board(plan.preset.name, jobs, work, where)) as poll:
             left = run_plan(plan, work, lock_fd, where=where, on_poll=poll, only=only)
         complete = all(done_path(work, j).exists() for j in plan.jobs if j.kind != "report")
         return Ended(*report(plan, work, began, complete=complete), failures(plan, work, left))
 
 
-def _prepare(plan: Plan, work: Path, where: Where) -> None:
+def _prepare(plan: Plan, jobs: list[Job], work: Path, where: Where) -> None:
     """Look for GPUs or the cluster; fetch here, where the network and the terms' prompt are, what jobs need; and see that the judge can be asked."""
-    todo = [j for j in plan.jobs if j.kind != "report" and not done_path(work, j).exists()]
+    todo = [j for j in jobs if not done_path(work, j).exists()]
     if not todo:
         return
     check(todo, where)

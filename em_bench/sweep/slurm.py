@@ -1,4 +1,4 @@
-"""What Snakemake's SLURM executor leaves undone: orphans of a killed controller, a check of sacct, jobs cancelled by preemption."""
+"""What Snakemake's SLURM executor leaves undone: orphans of a killed controller, a check of sacct and its words, jobs cancelled by preemption."""
 
 import hashlib
 import subprocess
@@ -20,6 +20,19 @@ def prefix(work: Path) -> str:
 def arguments(work: Path) -> list[str]:
     """For Snakemake. Its executor takes sacct wherever the program exists, and hangs where accounting is off."""
     return ["--slurm-jobname-prefix", prefix(work), "--slurm-status-command", "sacct" if _sacct_answers() else "squeue"]
+
+
+def read_cancelled() -> None:
+    """Have Snakemake's executor, in this process, see that a job was cancelled: sacct says `CANCELLED by 0`, and it waits forever."""
+    import snakemake_executor_plugin_slurm as executor
+
+    ask = executor.query_job_status
+
+    async def first_words(command, logger):
+        states, seconds = await ask(command, logger)
+        return states and {job: state.partition(" ")[0] for job, state in states.items()}, seconds
+
+    executor.query_job_status = first_words
 
 
 def check() -> None:

@@ -31,6 +31,10 @@ def _watch(parent: int) -> None:
 
 if __name__ == "__main__":  # python -m em_bench.sweep.tether PARENT SNAKEMAKE-ARGUMENTS...
     tether(int(sys.argv[1]))
+    if "--slurm-status-command" in sys.argv:
+        from em_bench.sweep.slurm import read_cancelled
+
+        read_cancelled()
     from snakemake.cli import main
 
     main(sys.argv[2:])

@@ -13,6 +13,7 @@ from em_bench.records import Record
 from em_bench.sweep.estimate import all_cores
 from em_bench.sweep.lease import devices
 
+MOST_JOBS = 100  # at once on a cluster, where the profile does not say
 OURS, SNAKEMAKES = "em_bench.yaml", "config.yaml"
 
 
@@ -40,6 +41,11 @@ class Where:
     def local(self) -> bool:
         """Whether jobs run on this machine."""
         return self.executor == "local"
+
+    @property
+    def at_once(self) -> int:
+        """Jobs of ours that a cluster is given at once."""
+        return self.jobs or MOST_JOBS
 
 
 def where(profile: str = "local", cores: int | None = None, gpus: int | None = None) -> Where:

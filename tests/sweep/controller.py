@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 from em_bench.records import Generation
-from em_bench.sweep.display import Board, failures, shown
-from em_bench.sweep.engine import run_plan
+from em_bench.sweep.display import failures, shown
+from em_bench.sweep.engine import run_plan, wanted
 from em_bench.sweep.jobs import Cell, Job, Plan
 from em_bench.sweep.lock import controller_lock
 from em_bench.sweep.preset import Evaluation, Lora, Preset
+from em_bench.sweep.standing import Board
 from em_bench.sweep.where import Where, where
 
 
@@ -49,7 +50,7 @@ if __name__ == "__main__":
     plan = sleeping_plan(jobs)
     command = (sys.executable, str(Path(__file__).with_name("sleeping_job.py")), seconds)
     at = where(sys.argv[4]) if len(sys.argv) > 4 else Where(2)
-    with controller_lock(work) as fd, shown(Board(plan, work, 2)) as poll:
+    with controller_lock(work) as fd, shown(Board(plan.preset.name, wanted(plan), work, at)) as poll:
         left = run_plan(plan, work, fd, where=at, on_poll=poll, job_command=command)
     print(failures(plan, work, left))
     sys.exit(1 if left else 0)

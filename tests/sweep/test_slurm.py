@@ -1,4 +1,5 @@
-"""The sweep on a real SLURM: orphans, preemption, cancelling, a controller that dies, a job that always fails, an organism."""
+"""The sweep on a real SLURM: orphans, preemption, cancelling, a controller that dies, a job that always fails, an organism; and
+what its accounting says where it is on."""
 
 import os
 import signal
@@ -11,24 +12,25 @@ from pathlib import Path
 import pytest
 import yaml
 from slurm import cluster, why_not
-from test_engine import HERE, all_done, cells, wait_for
+from test_engine import HERE, all_done, cells, processes, wait_for
 from test_reproduce import MINI
 
 from em_bench.records import Results
 from em_bench.sweep.jobs import read_plan, read_state
-from em_bench.sweep.slurm import prefix
+from em_bench.sweep.slurm import arguments, prefix
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"no SLURM to test with: {why_not()}")
 JOBS = 4
 
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
-    with cluster(tmp_path_factory.mktemp("slurm") / "c") as found:
+def slurm(request, tmp_path_factory):
+    """A cluster with accounting off, unless a test asks for the parameter `accounting`."""
+    with cluster(tmp_path_factory.mktemp("slurm") / "c", getattr(request, "param", None) == "accounting") as found:
         yield found
 
 
-def profile(folder: Path, partition: str = "main", ours: str = "") -> Path:
+def profile(folder: Path, partition: str = "main", ours: str = "", **defaults) -> Path:
     path = folder / "profile"
     path.mkdir()
     settings = {
@@ -38,7 +40,7 @@ def profile(folder: Path, partition: str = "main", ours: str = "") -> Path:
         "slurm-requeue": True,
         "slurm-init-seconds-before-status-checks": 1,
         "seconds-between-status-checks": 1,
-        "default-resources": {"slurm_partition": partition, "runtime": 30, "mem_mb": 100},
+        "default-resources": {"slurm_partition": partition, "runtime": 30, "mem_mb": 100, **defaults},
     }
     (path / "config.yaml").write_text(yaml.safe_dump(settings))
     (path / "em_bench.yaml").write_text(ours)
@@ -51,8 +53,10 @@ def start(work: Path, seconds: float, profile: Path) -> subprocess.Popen:
 
 
 def finish(controller: subprocess.Popen, code: int = 0) -> tuple[str, str]:
-    out, err = controller.communicate(timeout=180)
+    """Wait for a controller; none of its processes and none of its jobs' is left then."""
+    out, err = controller.communicate(timeout=240)
     assert controller.returncode == code, err
+    wait_for(lambda: not processes(Path(controller.args[2])), 20)
     return out, err
 
 
@@ -77,6 +81,7 @@ def test_one_fails_for_good_one_is_cancelled_and_slurmctld_dies(slurm, tmp_path)
     (work / "broken.txt").write_text("train-2")
     controller = start(work, 1.5, profile(tmp_path))
     wait_for(lambda: id_of(work, "train-3") and id_of(work, "train-1"), 60)
+    assert arguments(work)[-1] == "squeue"
     slurm.ask("scancel", id_of(work, "train-3"))
     slurm.kill_controller()
     wait_for(lambda: len(cells(work)) >= 2, 60)
@@ -96,7 +101,7 @@ def test_orphans_of_a_killed_controller_are_cancelled_before_their_jobs_run_agai
     controller.communicate()
     orphans = {job for job, name in slurm.jobs("%A %j") if name.startswith(prefix(work))}
     assert len(orphans) == JOBS
-    stranger = slurm.ask("sbatch", "--parsable", "-J", "emb-somebody-else", "--wrap", "sleep 300").strip()
+    stranger = slurm.ask("sbatch", "--parsable", "-J", "emb-somebody-else", "-o", "/dev/null", "--wrap", "sleep 300").strip()
     finish(start(work, 0.1, at))
     once(work)
     states = dict(slurm.jobs("%A %T", "--states=all"))
@@ -112,7 +117,7 @@ def test_preempted_jobs_are_queued_again_and_go_on(slurm, tmp_path, partition):
     controller = start(work, 1.5, profile(tmp_path, partition))
     wait_for(lambda: all(id_of(work, f"train-{i}") for i in range(1, JOBS + 1)) and cells(work), 60)
     before = cells(work)
-    blocker = slurm.ask("sbatch", "--parsable", "-p", "main", "-N2", "--exclusive", "--wrap", "sleep 300").strip()
+    blocker = slurm.ask("sbatch", "--parsable", "-p", "main", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 300").strip()
     wait_for(lambda: ["RUNNING"] in slurm.jobs("%T", "-j", blocker), 60)
     mine = {job for job, name in slurm.jobs("%A %j", "--states=all") if name.startswith(prefix(work))}
     assert len(mine) == JOBS and not [j for j in slurm.jobs("%A", "--states=RUNNING") if j[0] in mine]
@@ -133,6 +138,25 @@ def test_interrupt_leaves_no_job_in_the_queue(slurm, tmp_path):
     controller.communicate(timeout=60)
     assert controller.returncode != 0
     assert not [j for j in slurm.jobs("%j") if j[0].startswith(prefix(work))]
+    wait_for(lambda: not processes(work), 20)
+
+
+@pytest.mark.parametrize("slurm", ["accounting"], indirect=True)
+def test_with_accounting(slurm, tmp_path):
+    """States come from sacct; a job is cancelled and one fails for good; all is on the account that the profile names."""
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "broken.txt").write_text("train-2")
+    controller = start(work, 1.5, profile(tmp_path, slurm_account="theory"))
+    wait_for(lambda: id_of(work, "train-3"), 60)
+    assert arguments(work)[-1] == "sacct"
+    slurm.ask("scancel", id_of(work, "train-3"))
+    out, _ = finish(controller, code=1)
+    assert "failed: train-2: the data of this job is broken" in out
+    once(work, "train-2")
+    told = slurm.ask("sacct", "-X", "-n", "-P", "-A", "theory", "-o", "JobName,State", "-S", "now-1hour")
+    states = Counter(line.split("|")[1].split()[0] for line in told.splitlines() if line.startswith(prefix(work)))
+    assert states == {"COMPLETED": 3, "FAILED": 2, "CANCELLED": 1}  # 1, 3 and 4; 2, twice; 3
 
 
 @pytest.mark.slow
