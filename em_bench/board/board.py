@@ -130,6 +130,19 @@ def judge_entry(folders: Folders, name: str) -> Row:
     return row.model_copy(update={"score": compared(one.scored, standard, verified.tier)}) if one.scored else row
 
 
+def judge_entries(folders: Folders) -> dict[str, Row]:
+    """Every entry, of whatever version and tier, as its board shows it."""
+    seen: set[tuple[str, TierName]] = set()
+    for name in folders.names():
+        try:
+            said = read_submission(folders.submissions / name)
+            seen.add((load_benchmark(said.benchmark, folders.benchmarks).version, said.tier))
+        except UserError:
+            seen.add(("v1", "organism"))  # what cannot be read fails on every board
+    boards = [read_board(folders, version, tier) for version, tier in sorted(seen)]
+    return {r.name: r for board in boards for r in board.rows}
+
+
 def progress_of(folders: Folders, name: str) -> tuple[str, str]:
     """How far an entry is, and what comes next."""
     folder = folders.submissions / name
