@@ -173,7 +173,7 @@ class Benchmark(Record):
     schema_version: Literal["em_bench.benchmark/1"] = "em_bench.benchmark/1"
     version: str = Field(pattern=r"^v[1-9][0-9]{0,3}$")
     frozen: str = Field(description="ISO date")
-    baseline: str = Field(description="the entry that others are compared with")
+    baselines: dict[TierName, str] = Field(description="tier -> the entry that its others are compared with")
     bootstrap: Bootstrap
     tiers: dict[TierName, Tier]
 

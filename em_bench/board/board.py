@@ -106,7 +106,7 @@ def read_board(
         benchmark=version,
         tier=tier,
         rules_sha256=benchmark.rules_sha256(tier),
-        baseline=benchmark.baseline,
+        baseline=benchmark.baselines[tier],
         rows=_ranked(found, benchmark, tier),
     )
 
@@ -125,9 +125,22 @@ def judge_entry(folders: Folders, name: str) -> Row:
     others = [verify_entry(folders.submissions / n, folders.benchmarks) for n in folders.names() if n != name]
     prints = [(v.name, _trusted(v.prints, _status(v, folders))) for v in (verified, *others) if v.prints]
     row = _with_check(one.row, check_copies(prints).get(name))
-    baseline = next((v for v in others if v.name == benchmark.baseline and v.passed), None)
+    baseline = next((v for v in others if v.name == benchmark.baselines[tier] and v.passed), None)
     standard = score_entry(baseline.entry, verified.tier, benchmark) if baseline else one.scored
     return row.model_copy(update={"score": compared(one.scored, standard, verified.tier)}) if one.scored else row
+
+
+def judge_entries(folders: Folders) -> dict[str, Row]:
+    """Every entry, of whatever version and tier, as its board shows it."""
+    seen: set[tuple[str, TierName]] = set()
+    for name in folders.names():
+        try:
+            said = read_submission(folders.submissions / name)
+            seen.add((load_benchmark(said.benchmark, folders.benchmarks).version, said.tier))
+        except UserError:
+            seen.add(("v1", "organism"))  # what cannot be read fails on every board
+    boards = [read_board(folders, version, tier) for version, tier in sorted(seen)]
+    return {r.name: r for board in boards for r in board.rows}
 
 
 def progress_of(folders: Folders, name: str) -> tuple[str, str]:
@@ -216,7 +229,7 @@ def _with_check(row: Row, check: Check | None) -> Row:
 def _ranked(found: Iterable[_Found], benchmark: Benchmark, tier: TierName) -> list[Row]:
     rules = benchmark.tiers[tier]
     found = list(found)
-    baseline = next((f.scored for f in found if f.row.name == benchmark.baseline and f.row.status != "failed"), None)
+    baseline = next((f.scored for f in found if f.row.name == benchmark.baselines[tier] and f.row.status != "failed"), None)
     rows = [
         f.row.model_copy(update={"score": compared(f.scored, baseline, rules)}) if f.scored else f.row for f in found
     ]

@@ -11,7 +11,7 @@ from em_bench.board.board import Row
 from em_bench.board.bootstrap import Interval
 from em_bench.board.submission import Submission
 
-BAR, HEIGHT = 90, 18
+BAR, HEIGHT = 76, 18  # board.js draws the same bar
 
 
 def tint(submission: Submission | None) -> str:
@@ -33,7 +33,7 @@ def bar(interval: Interval | None, low: float, high: float, fill: str, hollow: b
     return Markup(
         f'<svg class="bar" width="{BAR}" height="{HEIGHT}" aria-hidden="true">{zero}'
         f'<line x1="{x(interval.low)}" x2="{x(interval.high)}" y1="9" y2="9" stroke="{fill}" stroke-width="3" opacity=".55"/>'
-        f'<circle cx="{x(interval.value)}" cy="9" r="4" fill="{face}" stroke="{fill}" stroke-width="1.8"/></svg>'
+        f'<circle cx="{x(interval.value)}" cy="9" r="3" fill="{face}" stroke="{fill}" stroke-width="1.8"/></svg>'
     )
 
 

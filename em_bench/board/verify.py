@@ -88,6 +88,8 @@ def verify_entry(folder: Path, benchmarks: Path | None = None, now: datetime | N
 
 def _manifest(entry: Entry, tier: Tier) -> str | None:
     m, s = entry.manifest, entry.submission
+    if not tier.open:
+        return f"tier {s.tier} of benchmark {s.benchmark} is not open: no entry of it can be compared yet"
     for field in ("name", "benchmark", "tier"):
         if getattr(m, field) != getattr(s, field):
             return f"{field}: the results are of {getattr(m, field)}, submission.yaml says {getattr(s, field)}; run it again"

@@ -91,7 +91,7 @@ def run(
 
 
 def check(
-    name: Name,
+    name: Annotated[str | None, typer.Argument(help="An entry; default: all of them.", show_default=False)] = None,
     leaderboard: Top = DEFAULT,
     as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
 ) -> None:
@@ -101,11 +101,12 @@ def check(
 
         em-bench submit check my-optimiser
     """
-    from em_bench.board.board import Folders, judge_entry
+    from em_bench.board.board import Folders, judge_entries, judge_entry
     from em_bench.cli.leaderboard import show_checks
 
-    found = judge_entry(Folders.at(leaderboard), name)
-    if not show_checks({name: found}, as_json, every=True):
+    folders = Folders.at(leaderboard)
+    found = {name: judge_entry(folders, name)} if name else judge_entries(folders)
+    if not show_checks(found, as_json, every=True):
         raise typer.Exit(1)
 
 

@@ -96,7 +96,7 @@ def benchmark(datasets: tuple[str, ...] = ("medical",), replicates: int = 200) -
     return Benchmark(
         version="v1",
         frozen="2026-11-24",
-        baseline="adamw",
+        baselines={"organism": "adamw"},
         bootstrap=Bootstrap(replicates=replicates, seed=1),
         tiers={"organism": tier},
     )

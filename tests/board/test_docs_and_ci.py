@@ -1,9 +1,14 @@
 """The how-to, the template and the workflow agree with the code; the committed entries give the published board."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import synthetic_entries as synthetic
 import yaml
 
 from em_bench import assets
@@ -57,10 +62,81 @@ def test_the_workflow_reads_and_never_runs_what_is_submitted():
             assert step["working-directory"] == "trusted"
 
 
+@pytest.fixture
+def checkouts(board, tmp_path):
+    """What the workflow has checked out: trusted/ with an em-bench of this code, and submitted/, a pull request."""
+    for name in ("trusted", "submitted"):
+        (tmp_path / name).mkdir()
+        shutil.copytree(board.submissions.parent, tmp_path / name / "leaderboard")
+    return tmp_path
+
+
+def install(top: Path) -> None:
+    """`make install`, in effect."""
+    em_bench = top / "trusted" / ".venv" / "bin" / "em-bench"
+    em_bench.parent.mkdir(parents=True)
+    em_bench.write_text(f'#!/bin/sh\nexec {sys.executable} -c "from em_bench.cli import main; main()" "$@"\n')
+    em_bench.chmod(0o755)
+
+
+def run_steps(top: Path) -> subprocess.CompletedProcess:
+    """The shell steps of the workflow, as a forge runs them; the output is that of all."""
+    (job,) = yaml.safe_load(WORKFLOW.read_text())["jobs"].values()
+    steps = [s["run"] for s in job["steps"] if "run" in s]
+    assert len(steps) == 3 and "make install" in steps
+    paths = {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
+    said = ""
+    for step in steps:
+        if step == "make install":
+            install(top)
+            continue
+        ended = subprocess.run(
+            ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step],
+            cwd=top / "trusted", capture_output=True, text=True, env=os.environ | paths, timeout=300,
+        )  # fmt: skip
+        said += ended.stdout + ended.stderr
+        if ended.returncode:
+            break
+    return subprocess.CompletedProcess(steps, ended.returncode, said)
+
+
+def test_the_steps_of_the_workflow_pass_an_honest_entry(checkouts):
+    synthetic.entry(Folders.at(checkouts / "submitted" / "leaderboard"), "newcomer", library="torch.optim.Adamax")
+    ended = run_steps(checkouts)
+    assert ended.returncode == 0, ended.stdout
+    assert (checkouts / "trusted" / "site" / "entries" / "newcomer.html").is_file()
+    assert "::warning::" not in ended.stdout
+
+
+def test_the_steps_of_the_workflow_point_at_changes_elsewhere(checkouts):
+    (checkouts / "submitted" / "leaderboard" / "ledger").mkdir()
+    (checkouts / "submitted" / "leaderboard" / "ledger" / "lazy.json").write_text("{}")
+    ended = run_steps(checkouts)
+    assert ended.returncode == 0 and "::warning::This pull request" in ended.stdout
+
+
+@pytest.mark.parametrize("name", ["$(touch OWNED)", "::error::x", "link"])
+def test_the_steps_of_the_workflow_run_no_text(checkouts, name):
+    folder = checkouts / "submitted" / "leaderboard" / "submissions" / name
+    if name == "link":
+        folder.symlink_to("/etc")
+    else:
+        folder.mkdir()
+        (folder / "submission.yaml").write_text("name: x")
+    ended = run_steps(checkouts)
+    assert ended.returncode in (1, 2)
+    assert not list(checkouts.rglob("OWNED"))
+    assert not any(line.startswith("::") for line in ended.stdout.splitlines())
+
+
 def test_the_rules_are_frozen():
     rules = load_benchmark("v1")
     assert rules.tiers["organism"].open and not rules.tiers["small"].open and not rules.tiers["full"].open
     assert len(rules.tiers["full"].models) == 12
+    assert {m.name for m in rules.tiers["small"].models} == {"Llama-3.2-1B", "Qwen3-4B"}
+    for name, tier in rules.tiers.items():
+        assert len(tier.seeds) >= 3 and tier.learning_rates == 3 and tier.capability and tier.gates.capability_drop
+        assert tier.judge.prompt_sha256 and tier.questions.count and tier.generation.samples >= 2, name
     # Entries name these rules by this hash; whoever has to change it makes a v2.
     for folder in (ROOT / "leaderboard" / "submissions").glob("*/results/manifest.json"):
         assert f'"rules_sha256": "{rules.rules_sha256("organism")}"' in folder.read_text()
