@@ -33,17 +33,23 @@ class Print(NamedTuple):
 
 
 def prints_of(entry: Entry) -> Print | None:
-    """The prints of an entry whose checks pass. The order of rows in a file is of no account."""
+    """The prints of an entry whose checks pass. The order of rows in a file is of no account.
+
+    Blocks are those of evaluations at matched loss, and without any there are no prints at all: models that have hardly moved
+    from one base say the same without any copying, and are not ranked.
+    """
     answers: dict[str, float] = {}
     blocks: dict[str, float] = {}
+    at_target = {c.matched for c in entry.manifest.cells}
     try:
-        for _, e in entry.evaluations():
+        for name, e in entry.evaluations():
             rows = sorted([r.question_id, r.sample, r.answer] for r in e.responses)
             loss = e.score.narrow_loss or 0.0
             answers[digest(rows)] = loss
-            size = -(-len(rows) // BLOCKS)
-            blocks |= {digest(rows[i : i + size]): loss for i in range(0, len(rows), size)}
-        return Print(entry.manifest.created, answers, blocks)
+            if name in at_target:
+                size = -(-len(rows) // BLOCKS)
+                blocks |= {digest(rows[i : i + size]): loss for i in range(0, len(rows), size)}
+        return Print(entry.manifest.created, answers if blocks else {}, blocks)
     except UserError:
         return None
 
@@ -84,8 +90,8 @@ def _copied(prints: Print, whole: Shared, parts: Shared) -> Check:
         return max(shared.items(), key=lambda s: (len(s[1]), s[0]), default=("", []))
 
     (other, same), (near, blocks) = worst(whole), worst(parts)
-    all_of_it = len(same) > NEARLY_ALL * len(prints.answers)
-    half = len(blocks) > 0.5 * len(prints.blocks)
+    all_of_it = bool(same) and len(same) > NEARLY_ALL * len(prints.answers)
+    half = bool(blocks) and len(blocks) > 0.5 * len(prints.blocks)
     # The median: short blocks of unlike evaluations are alike now and then.
     apart = half and median(blocks) > ALIKE_LOSS
     detail = ""

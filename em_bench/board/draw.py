@@ -11,7 +11,7 @@ from em_bench.board.board import Row
 from em_bench.board.bootstrap import Interval
 from em_bench.board.submission import Submission
 
-BAR, HEIGHT = 76, 18  # board.js draws the same bar
+BAR, HEIGHT = 68, 18  # board.js draws the same bar
 
 
 def tint(submission: Submission | None) -> str:

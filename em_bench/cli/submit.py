@@ -59,7 +59,7 @@ def run(
     from em_bench.board.own_code import stage
     from em_bench.board.submission import read_submission
     from em_bench.errors import UserError
-    from em_bench.sweep.entry import pack, preset_of
+    from em_bench.sweep.entry import pack, preset_of, try_out
     from em_bench.sweep.estimate import all_cores
     from em_bench.sweep.plan import make_plan
     from em_bench.sweep.reproduce import reproduce
@@ -77,6 +77,7 @@ def run(
     if entry.optimizer.file:
         stage(folder, work / "own")
         _on_path(work / "own")
+    try_out(plan.preset)
     ended = reproduce(plan, work, cores=cores or all_cores())
     if ended.failures:
         print(ended.failures, file=sys.stderr)

@@ -8,9 +8,10 @@ from em_bench.board.entry import EVALUATIONS, MANIFEST, RESULTS, RUNS, EntryCell
 from em_bench.board.own_code import FILE as FILE_OF_CODE
 from em_bench.board.own_code import rules_of
 from em_bench.board.submission import FILE, Submission
+from em_bench.errors import UserError
 from em_bench.files import atomic_folder, digest, read_record, sha256_file, write_record
 from em_bench.machine import machine, utc_now
-from em_bench.optim import LearningRates, Recipe
+from em_bench.optim import LearningRates, Recipe, build_optimizer
 from em_bench.records import CellResult
 from em_bench.sweep.jobs import Plan, read_done
 from em_bench.sweep.preset import Evaluation, LambdaGrid, Lora, Preset
@@ -74,13 +75,24 @@ def preset_of(entry: Submission, folder: Path, tier: Tier, targets: bool = True)
     )
 
 
+def try_out(preset: Preset) -> None:
+    """Build the entry's optimiser and try it on a few small matrices. Raises UserError where it cannot train, before hours are spent."""
+    from torch import nn, zeros
+
+    factors = [(f"layer.lora_{side}.weight", nn.Parameter(zeros(4, 4))) for side in "AB"]
+    for recipe in preset.own_recipes.values():
+        build_optimizer(recipe.rules, factors, recipe.learning_rates["organism"].default)
+
+
 def pack(entry: Submission, folder: Path, tier: Tier, plan: Plan, work: Path, adapters: bool) -> Manifest:
     """Copy what the entry needs from the work folder into FOLDER/results, in place of what was there; returns its manifest.
 
     Of each cell: the run's record and log, the responses, verdicts and score at the matched checkpoint and at the end,
-    and with `adapters` the final adapter. Of each candidate: record and log.
+    and with `adapters` the final adapter. Of each candidate: record and log. Raises UserError where no run was evaluated.
     """
     found, points, runs, choices = _collected(plan, work)
+    if not found:
+        raise UserError(f"{entry.name}: no run was evaluated; see {work}/jobs/*/log.txt and mend the submission")
     cells, missing = [], {}
     with atomic_folder(work / "entry") as out:
         for model, dataset in tier.cells:

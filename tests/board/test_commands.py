@@ -13,6 +13,7 @@ import pytest
 import synthetic_entries as synthetic
 import yaml
 
+from em_bench.board.benchmark import load_benchmark
 from em_bench.board.board import Folders
 from em_bench.cli import main
 from em_bench.data.models import base_ref
@@ -57,7 +58,8 @@ def entered(base, tmp_path_factory):
     rules = synthetic.benchmark()
     tier = rules.tiers["organism"]
     model = tier.models[0].model_copy(update={"revision": base_ref(synthetic.MODEL, base).revision})
-    target = tier.targets[0].model_copy(update={"narrow_loss": 2.3})
+    begins = load_benchmark("v1").tiers["organism"].target(synthetic.MODEL, "medical").untrained_loss
+    target = tier.targets[0].model_copy(update={"narrow_loss": 2.3, "untrained_loss": begins})
     tier = tier.model_copy(update={"models": (model,), "targets": (target,), "steps": 6})
     synthetic.leaderboard(top / "leaderboard", rules.model_copy(update={"tiers": {"organism": tier}}))
     em_bench("submit", "init", "mine", cwd=top)
@@ -75,6 +77,10 @@ def test_an_entry_of_ones_own_code_from_init_to_check(entered):
     manifest = json.loads((folder / "results" / "manifest.json").read_text())
     assert len(manifest["cells"]) == 3 and manifest["tuning"] == [] and manifest["missing"] == {}
     assert all(0 < c["matched_step"] <= 6 for c in manifest["cells"])
+    for cell in manifest["cells"]:
+        for name in (cell["matched"], cell["final"]):
+            score = json.loads((folder / "results" / "evaluations" / name / "score.json").read_text())
+            assert 0 < score["capability"]["em_organism_knowledge/acc"] <= 1
     checked = em_bench("submit", "check", "mine", cwd=entered)
     assert "0 failed, self-reported; misaligned at matched loss" in checked.stdout
     assert "FAIL" not in checked.stdout
@@ -87,6 +93,32 @@ def test_run_again_changes_nothing_of_the_results(entered):
     before = json.loads((folder / "manifest.json").read_text())
     em_bench("submit", "run", "mine", "--cores", "1", "--adapters", cwd=entered)
     assert json.loads((folder / "manifest.json").read_text())["files"] == before["files"]
+
+
+def test_a_library_entry_is_trained_again(entered, tmp_path):
+    top = tmp_path / "leaderboard"
+    shutil.copytree(entered / "leaderboard" / "benchmark", top / "benchmark")
+    (top / "submissions").mkdir()  # without `mine`: after six steps all models still say the same
+    em_bench("submit", "init", "plain", cwd=tmp_path)
+    folder = top / "submissions" / "plain"
+    said = yaml.safe_load((folder / "submission.yaml").read_text())
+    said |= {"optimizer": {"library": "torch.optim.NAdam"}, "learning_rates": [1e-2]}
+    (folder / "submission.yaml").write_text(yaml.safe_dump(said))
+    em_bench("submit", "run", "plain", "--cores", "1", cwd=tmp_path)
+    said = em_bench("leaderboard", "verify", "plain", "--rerun", "2", cwd=tmp_path)
+    assert said.stdout.count("capability at matched loss") == 2 and "OUTSIDE" not in said.stdout
+    ledger = json.loads((top / "ledger" / "plain.json").read_text())
+    numbers = ledger["reruns"][0]["numbers"]
+    assert {(n["what"], n["at"]) for n in numbers} == {
+        ("step", "matched"), *((w, at) for w in ("loss", "misaligned", "capability") for at in ("matched", "end"))
+    }  # fmt: skip
+    assert all(n["within"] and n["recorded"] == n["found"] for n in numbers)  # the same machine: to the last digit
+    assert "verified" in em_bench("submit", "check", "plain", cwd=tmp_path).stdout.splitlines()[-1]
+    for path in (folder / "results" / "evaluations").glob("*/score.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"capability": {"em_organism_knowledge/acc": 0.01}}))
+    synthetic.reseal(folder)
+    said = em_bench("leaderboard", "verify", "plain", "--rerun", "1", cwd=tmp_path, code=1)
+    assert "capability at matched loss 1.0 %" in said.stdout and "OUTSIDE tolerance" in said.stdout
 
 
 def test_own_code_is_not_run_by_maintainers(entered):
@@ -137,6 +169,30 @@ def test_a_tier_that_is_not_open_says_so(board):
         "submit", "run", "adamw", "--leaderboard", board.submissions.parent, cwd=board.submissions.parent, code=2
     )
     assert "not open" in said.stderr and said.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "says"),
+    [
+        ({"library": "torch.optim.NoSuch"}, "no such optimiser"),
+        ({"library": "torch.optim.Optimizer"}, "torch.optim.Optimizer"),
+        ({"library": "torch.optim.LBFGS"}, "closure"),
+        ({"library": "no_such_name"}, "no such optimiser"),
+        ({"library": "torch.optim.AdamW", "kwargs": {"lr": 5.0}}, "lr"),
+        ({"library": "torch.optim.AdamW", "kwargs": {"nope": 1}}, "nope"),
+        ({"file": "optimiser.py"}, "optimiser"),
+    ],
+)
+def test_an_optimiser_that_cannot_train_is_refused_before_anything_runs(board, tmp_path, optimizer, says):
+    folder = board.submissions / "adamw"
+    said = yaml.safe_load((folder / "submission.yaml").read_text()) | {"optimizer": optimizer}
+    (folder / "submission.yaml").write_text(yaml.safe_dump(said))
+    if "file" in optimizer:
+        (folder / "optimiser.py").write_text('def build(params, lr):\n    """Nothing."""\n    return None\n')
+    before = (folder / "results" / "manifest.json").read_bytes()
+    said = em_bench("submit", "run", "adamw", "--leaderboard", board.submissions.parent, "-w", tmp_path / "w", cwd=tmp_path, code=2)
+    assert says in said.stderr and said.stderr.count("\n") == 1
+    assert (folder / "results" / "manifest.json").read_bytes() == before and not (tmp_path / "w" / "jobs").exists()
 
 
 def test_verify_build_check_and_challenge(board):

@@ -37,13 +37,13 @@
   }
 
   function bar(three, fill) {
-    const x = (v) => 3 + (70 * Math.min(Math.max(v, 0), tops.rate)) / tops.rate;
+    const x = (v) => 3 + (62 * Math.min(Math.max(v, 0), tops.rate)) / tops.rate;
     const make = (name, attributes) => {
       const e = document.createElementNS("http://www.w3.org/2000/svg", name);
       for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v);
       return e;
     };
-    const svg = make("svg", { class: "bar", width: 76, height: 18, "aria-hidden": "true" });
+    const svg = make("svg", { class: "bar", width: 68, height: 18, "aria-hidden": "true" });
     svg.append(make("line", { x1: x(three[1]), x2: x(three[2]), y1: 9, y2: 9, stroke: fill, "stroke-width": 3, opacity: 0.55 }));
     svg.append(make("circle", { cx: x(three[0]), cy: 9, r: 3, fill, stroke: fill, "stroke-width": 1.8 }));
     return svg;
