@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-FEW = 40  # jobs that are listed one by one unasked
-
 
 def register(app: typer.Typer) -> None:
     """Add `plan`."""
@@ -27,7 +25,7 @@ def plan(
     judge_price: Annotated[
         str, typer.Option(help="US dollars a million prompt and reply tokens of the judge. Default: list price of gpt-4o, 2026-04.")
     ] = "2.5,10",
-    jobs: Annotated[bool, typer.Option("--jobs", help=f"List every job, also where there are more than {FEW}.")] = False,
+    jobs: Annotated[bool, typer.Option("--jobs", help="List every job, also where there are many.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan and its costs as JSON.")] = False,
 ) -> None:
     """Say what a preset would run: runs, jobs, GPU-hours, disk, judge calls and their cost, and how long it takes.
@@ -43,7 +41,7 @@ def plan(
     from em_bench.sweep.measured import measured
     from em_bench.sweep.plan import make_plan
     from em_bench.sweep.preset import load_preset, with_judge
-    from em_bench.sweep.tables import plan_table, show, totals_tables
+    from em_bench.sweep.tables import FEW, plan_table, show, totals_tables
     from em_bench.sweep.totals import JudgePrice, totals
 
     if gpu not in PEAK_TFLOPS:

@@ -13,15 +13,16 @@ def register(app: typer.Typer) -> None:
 
 def status(
     work: Annotated[Path, typer.Option("--workdir", "-w", help="The sweep's work folder.")] = Path("em_bench_work/tiny"),
+    jobs: Annotated[bool, typer.Option("--jobs", help="List every job, also where there are many.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show every job of a work folder: waiting, running, done or failed."""
+    """Show the jobs of a work folder: waiting, running, done or failed; of many, those that run or have failed."""
     import json
 
     from em_bench.sweep.jobs import read_plan
     from em_bench.sweep.jobs import status as standing
     from em_bench.sweep.lock import controller
-    from em_bench.sweep.tables import show, status_table
+    from em_bench.sweep.tables import FEW, show, status_table
 
     plan, pid = read_plan(work), controller(work)
     if as_json:
@@ -31,5 +32,5 @@ def status(
             rows.append({"job": job.id, "status": now, "state": state and state.model_dump(mode="json")})
         print(json.dumps({"preset": plan.preset.name, "controller": pid, "jobs": rows}, indent=1))
         return
-    show(status_table(plan, work))
+    show(status_table(plan, work, every=jobs or len(plan.jobs) <= FEW))
     print(f"em-bench reproduce is at work (process {pid})" if pid else "nothing is at work here")

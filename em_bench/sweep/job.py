@@ -8,14 +8,13 @@ import os
 import sys
 import time
 import traceback
-from contextlib import ExitStack
 from pathlib import Path
 
 from em_bench.errors import UserError
 from em_bench.files import write_record
 from em_bench.sweep import warm
 from em_bench.sweep.jobs import Job, done_path, job_folder, read_order, read_state
-from em_bench.sweep.lease import DEVICES, VISIBLE, leased
+from em_bench.sweep.lease import own_gpus
 from em_bench.sweep.progress import Progress
 from em_bench.sweep.tether import tether
 
@@ -68,11 +67,7 @@ def do(job_id: str) -> int:
 def main(job_id: str) -> int:
     """Run a job, on GPUs of its own where it needs some, in a warm process where there is one for it."""
     job = read_order(Path(), job_id).job
-    with ExitStack() as held:
-        if job.gpus and os.environ.get(DEVICES):  # elsewhere the cluster has chosen the devices
-            mine = held.enter_context(leased(job.gpus, os.environ[DEVICES].split(",")))
-            os.environ[VISIBLE] = ",".join(mine)
-            print(f"GPUs {os.environ[VISIBLE]}", flush=True)
+    with own_gpus(job.gpus):
         code = warm.ask(job_id) if _fits_warm(job) else None
         return run_here(job_id) if code is None else code
 

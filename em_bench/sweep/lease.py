@@ -64,3 +64,15 @@ def leased(n: int, among: Sequence[str], folder: Path | None = None) -> Iterator
                 yield tuple(mine)
                 return
         time.sleep(POLL_S)
+
+
+@contextmanager
+def own_gpus(n: int) -> Iterator[None]:
+    """Lease what a job needs of the devices that the controller named, and see no others. Elsewhere the cluster has chosen them."""
+    if not n or not os.environ.get(DEVICES):
+        yield
+        return
+    with leased(n, os.environ[DEVICES].split(",")) as mine:
+        os.environ[VISIBLE] = ",".join(mine)
+        print(f"GPUs {os.environ[VISIBLE]}", flush=True)
+        yield

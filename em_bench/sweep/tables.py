@@ -1,5 +1,6 @@
 """Plans, states and results as terminal tables."""
 
+from collections import Counter
 from pathlib import Path
 
 from rich import box
@@ -11,11 +12,18 @@ from em_bench.records import Estimate, Results
 from em_bench.sweep.jobs import Plan, status
 from em_bench.sweep.totals import JudgePrice, Totals, duration
 
+FEW = 40  # jobs that are listed one by one unasked
+
 
 def show(table: Table) -> None:
-    """Print a table on stdout; without a terminal nothing is folded."""
-    console = Console()
-    (console if console.is_terminal else Console(width=200)).print(table)
+    """Print a table on stdout; without a terminal nothing is folded, and no line ends in blanks."""
+    if (console := Console()).is_terminal:
+        console.print(table)
+        return
+    plain = Console(width=200)
+    with plain.capture() as captured:
+        plain.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def results_table(results: Results) -> Table:
@@ -108,13 +116,18 @@ def plan_table(plan: Plan) -> Table:
     return table
 
 
-def status_table(plan: Plan, work: Path) -> Table:
-    """One row a job, as it stands now."""
+def status_table(plan: Plan, work: Path, every: bool = True) -> Table:
+    """One row a job, as it stands now: of all, or of those that run or have failed."""
     table = Table(box=box.SIMPLE)
     for name in ("job", "stands", "cells", "loss", "doing"):
         table.add_column(name, justify="right" if name in ("cells", "loss") else "left")
+    counts: Counter[str] = Counter()
     for job in plan.jobs:
         now, state = status(work, job)
-        cells = f"{state.cells_done}/{state.cells}" if state and state.cells else ""
-        table.add_row(job.id, now, cells, _number(state and state.loss, ".3f"), state and (state.error or state.doing) or "")
+        counts[now] += 1
+        if every or now in ("running", "failed"):
+            cells = f"{state.cells_done}/{state.cells}" if state and state.cells else ""
+            table.add_row(job.id, now, cells, _number(state and state.loss, ".3f"), state and (state.error or state.doing) or "")
+    told = ", ".join(f"{counts[s]:,} {s}" for s in ("done", "running", "failed", "waiting"))
+    table.title, table.title_justify = f"{plan.preset.name}: {told}", "left"
     return table

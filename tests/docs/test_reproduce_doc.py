@@ -1,20 +1,31 @@
-"""The plans in docs/reproduce.md are what the command prints."""
+"""docs/reproduce.md says what is printed now, and every test that it names is there."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
+from docs.reader import DOCS
 from typer.testing import CliRunner
 
 from em_bench.cli import build
 
-DOC = (Path(__file__).parents[2] / "docs" / "reproduce.md").read_text(encoding="utf-8")
+TEXT = (DOCS / "reproduce.md").read_text(encoding="utf-8")
+PLANS = re.findall(r"```\n\$ em-bench (plan .*)\n((?:.*\n)*?)```", TEXT)
+TESTS = Path(__file__).parents[1] / "sweep"
 
 
-@pytest.mark.parametrize("preset, gpus", [("main", 8), ("scale", 16), ("baselines", 16)])
-def test_the_plan_as_printed(preset, gpus):
-    done = CliRunner().invoke(build(), ["plan", "--preset", preset, "--gpus", str(gpus)])
-    assert done.exit_code == 0, done.output
-    printed = [line.rstrip() for line in done.stdout.strip().splitlines() if line.strip()]
-    written = [line.rstrip() for line in DOC.splitlines() if line.strip()]
-    at = written.index(printed[0])
-    assert written[at : at + len(printed)] == printed
+@pytest.mark.parametrize(("command", "printed"), PLANS, ids=[command for command, _ in PLANS])
+def test_plans_are_as_printed(command, printed):
+    assert CliRunner().invoke(build(), shlex.split(command)).stdout.rstrip() == printed.rstrip()
+
+
+def test_the_doc_shows_the_large_sweeps():
+    assert [shlex.split(command)[2] for command, _ in PLANS] == ["main", "scale", "baselines"]
+
+
+def test_the_tests_it_names_are_there():
+    named = set(re.findall(r"`(test_\w+\.py)::(test_\w+)`", TEXT))
+    assert len(named) >= 8
+    for file, test in named:
+        assert f"def {test}(" in (TESTS / file).read_text(encoding="utf-8")

@@ -1,5 +1,9 @@
-"""A controller over sleeping jobs, as a process of its own: controller.py WORK JOBS SECONDS-A-CELL [PROFILE]."""
+"""A controller over sleeping jobs, as a process of its own: controller.py WORK JOBS SECONDS-A-CELL [PROFILE]
 
+$GPUS_A_JOB is how many pretended GPUs each training needs, on 8 cores; none are needed where it is not set.
+"""
+
+import os
 import signal
 import sys
 from pathlib import Path
@@ -8,13 +12,14 @@ from em_bench.records import Generation
 from em_bench.sweep.display import failures, shown
 from em_bench.sweep.engine import run_plan, wanted
 from em_bench.sweep.jobs import Cell, Job, Plan
+from em_bench.sweep.lease import devices
 from em_bench.sweep.lock import controller_lock
 from em_bench.sweep.preset import Evaluation, Lora, Preset
 from em_bench.sweep.standing import Board
 from em_bench.sweep.where import Where, where
 
 
-def sleeping_plan(jobs: int, cells: int = 2) -> Plan:
+def sleeping_plan(jobs: int, cells: int = 2, gpus: int = 0) -> Plan:
     """A base and `jobs` trainings that need it."""
     axes = ("models", "datasets", "recipes", "learning_rates", "spectral_lambda", "batch_sizes", "seeds", "steps", "lora", "evaluation")
     preset = Preset(
@@ -39,7 +44,7 @@ def sleeping_plan(jobs: int, cells: int = 2) -> Plan:
     )
     base = Job(id="base-m", kind="base", key="0" * 16, estimate_s=1)
     trainings = [
-        Job(id=f"train-{i}", kind="train", needs=("base-m",), cells=pack, key=f"{i:016x}", estimate_s=1) for i in range(1, jobs + 1)
+        Job(id=f"train-{i}", kind="train", needs=("base-m",), cells=pack, key=f"{i:016x}", estimate_s=1, gpus=gpus) for i in range(1, jobs + 1)
     ]
     return Plan(preset=preset, preset_sha256="0" * 64, jobs=(base, *trainings))
 
@@ -47,9 +52,10 @@ def sleeping_plan(jobs: int, cells: int = 2) -> Plan:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background ignores it
     work, jobs, seconds = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    plan = sleeping_plan(jobs)
+    gpus = int(os.environ.get("GPUS_A_JOB", "0"))
+    plan = sleeping_plan(jobs, gpus=gpus)
     command = (sys.executable, str(Path(__file__).with_name("sleeping_job.py")), seconds)
-    at = where(sys.argv[4]) if len(sys.argv) > 4 else Where(2)
+    at = where(sys.argv[4]) if len(sys.argv) > 4 else Where(8, devices()) if gpus else Where(2)
     with controller_lock(work) as fd, shown(Board(plan.preset.name, wanted(plan), work, at)) as poll:
         left = run_plan(plan, work, fd, where=at, on_poll=poll, job_command=command)
     print(failures(plan, work, left))

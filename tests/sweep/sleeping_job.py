@@ -1,28 +1,45 @@
 """A job that sleeps instead of training, for tests of the engine with real processes: JOB sleeps S seconds a cell.
 
-It notes every cell that it does in WORK/work.log, and jobs named in WORK/broken.txt fail.
+It leases GPUs as a real job does. It notes every cell that it does in WORK/work.log, and what it finds itself in in
+WORK/jobs/JOB/tries.jsonl, a line a try. Jobs named in WORK/broken.txt fail; those in WORK/shot.txt are killed, as for their memory.
 """
 
 import fcntl
+import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
 from em_bench.files import write_record
-from em_bench.sweep.jobs import JobDone, done_path, job_folder, read_plan
+from em_bench.sweep.jobs import JobDone, done_path, job_folder, read_order
+from em_bench.sweep.lease import own_gpus
 from em_bench.sweep.progress import Progress
 from em_bench.sweep.tether import tether
 
 seconds, work, job_id, parent = float(sys.argv[1]), Path(), sys.argv[2], int(sys.argv[3])
 tether(parent)
-job = read_plan(work).job(job_id)
+job = read_order(work, job_id).job
+gpus = own_gpus(job.gpus)
+gpus.__enter__()
+names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "CAME_FROM", "WRAPPED")
+with open(job_folder(work, job) / "tries.jsonl", "a") as tries:
+    tries.write(json.dumps({"began": time.monotonic(), **{n: os.environ.get(n) for n in names}}) + "\n")
 progress = Progress(job_folder(work, job) / "state.json", job.key, len(job.cells))
-broken = work / "broken.txt"
-if broken.exists() and job_id in broken.read_text().split():
+print(f"this is {job_id}", flush=True)
+
+
+def named(file: str) -> bool:
+    return (work / file).exists() and job_id in (work / file).read_text().split()
+
+
+if named("broken.txt"):
     print("the data of this job is broken", flush=True)
     progress.update(status="failed", error="the data of this job is broken")
     sys.exit(1)
+if named("shot.txt"):
+    os.kill(os.getpid(), signal.SIGKILL)
 for cell in job.cells:
     made = work / "cells" / f"{job_id}.{cell.seed}"
     if made.exists():

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -180,3 +181,17 @@ def test_fresh_does_not_empty_a_stranger_s_folder(tmp_path):
     ended = reproduce(preset_file(tmp_path), tmp_path, "--fresh", code=2)
     assert "not a work folder" in ended.stderr and len(ended.stderr.splitlines()) == 1
     assert (tmp_path / "thesis.txt").exists()
+
+
+@pytest.mark.slow  # the judge is asked for about a minute before it is given up
+def test_a_judge_that_is_down_fails_its_job_by_name(base, tmp_path):
+    """Retried once, then named with its last words and the command; what was answered is not asked again when the judge is back."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # and does not listen
+        judge = f"openai:absent,base_url=http://127.0.0.1:{unused.getsockname()[1]}/v1"
+        job = "evaluate-base-organism-qwen3"
+        ended = reproduce(preset_file(tmp_path), tmp_path / "work", "--judge", judge, "--only", job, code=1)
+    assert f"failed: {job}: judge absent at " in ended.stderr and f"--only {job}" in ended.stderr
+    assert "partial" in ended.stdout
+    assert (tmp_path / "work" / "snakemake.log").read_text().count("Trying to restart job") == 1
+    assert len(list(tmp_path.glob("work/evaluations/*/responses.jsonl"))) == 1

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from slurm import cluster, why_not
-from test_engine import HERE, all_done, cells, processes, wait_for
+from test_engine import HERE, all_done, cells, processes, tries, wait_for
 from test_reproduce import MINI
 
 from em_bench.records import Results
@@ -79,7 +79,8 @@ def test_one_fails_for_good_one_is_cancelled_and_slurmctld_dies(slurm, tmp_path)
     work = tmp_path / "work"
     work.mkdir()
     (work / "broken.txt").write_text("train-2")
-    controller = start(work, 1.5, profile(tmp_path))
+    ours = "before: |\n  export CAME_FROM=profile\nwrap: env WRAPPED=1\n"  # as a profile loads modules and names a container
+    controller = start(work, 1.5, profile(tmp_path, ours=ours))
     wait_for(lambda: id_of(work, "train-3") and id_of(work, "train-1"), 60)
     assert arguments(work)[-1] == "squeue"
     slurm.ask("scancel", id_of(work, "train-3"))
@@ -90,6 +91,7 @@ def test_one_fails_for_good_one_is_cancelled_and_slurmctld_dies(slurm, tmp_path)
     assert "failed: train-2: the data of this job is broken" in out and "--only train-2" in out
     assert {p.parent.name for p in work.glob("jobs/*/done-*.json")} == {"base-m", "train-1", "train-3", "train-4"}
     once(work, "train-2")
+    assert {(t["CAME_FROM"], t["WRAPPED"]) for i in range(1, JOBS + 1) for t in tries(work, f"train-{i}")} == {("profile", "1")}
     assert not [j for j in slurm.jobs("%j") if j[0].startswith(prefix(work))]
 
 
