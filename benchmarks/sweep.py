@@ -2,7 +2,7 @@
 
     python benchmarks/sweep.py [--small 100] [--large 1000] [--json]
 
-The plan, the engine with its Snakemake, the display and the report are the real ones; a job is `cp`, which puts a done file in its
+The plan, the engine with its Snakemake, the display and the report are the real ones; a job is `mv`, which puts a done file in its
 place, and its evaluation is a copy of one of `tiny`. Prints CPU milliseconds a job of each phase at both sizes, which other work on the
 machine does not touch, and the ratios (at most 1.5).
 """
@@ -97,7 +97,7 @@ def ready(work: Path) -> Path:
 
 def dispatched(plan: Plan, work: Path) -> list:
     """What `em-bench reproduce` does until its last job ends; what each real job reads before it begins is added."""
-    job = ("sh", "-c", f"exec cp {ready(work).resolve()}/$0/* jobs/$0/")
+    job = ("sh", "-c", f"exec mv {ready(work).resolve()}/$0/* jobs/$0/")
     console = Console(file=open(os.devnull, "w"), force_terminal=True, width=120)
     here = Where(len(GPUS), GPUS)
     with controller_lock(work) as lock, shown(Board(plan.preset.name, wanted(plan), work, here), console) as poll:
