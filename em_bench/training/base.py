@@ -1,6 +1,6 @@
 """The frozen base: loaded whole on each process, or sharded over all of them."""
 
-import importlib.util
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -33,7 +33,7 @@ def _how(dtype: str) -> dict:
 
 def _quantized(base_dir: Path | str, dtype: str, device: str | torch.device):
     """Linear layers of blocks in 8 or 4 bits (NF4), everything else and all arithmetic in bfloat16."""
-    if importlib.util.find_spec("bitsandbytes") is None:
+    if find_spec("bitsandbytes") is None:
         raise UserError(f"--dtype {dtype}: bitsandbytes is not installed; pip install em-bench[quantized], or give --dtype bfloat16")
     if getattr(AutoConfig.from_pretrained(base_dir).get_text_config(), "num_experts", 0):
         raise UserError(f"--dtype {dtype}: would leave the experts, nearly all of this base, in bfloat16; give --dtype bfloat16 and --shard")
