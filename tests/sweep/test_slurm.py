@@ -143,6 +143,7 @@ def test_interrupt_leaves_no_job_in_the_queue(slurm, tmp_path):
     wait_for(lambda: not processes(work), 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slurm", ["accounting"], indirect=True)
 def test_with_accounting(slurm, tmp_path):
     """States come from sacct; a job is cancelled and one fails for good; all is on the account that the profile names."""
