@@ -11,19 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from threadpoolctl import ThreadpoolController
 
 from em_bench.errors import UserError
+from em_bench.products import Scratch, add_product, grams_in_float64, openblas_on_one_thread
 from em_bench.records import SpectralSummary
 
 ZERO_B = 1e-12  # provenance: S. A layer whose ||B||_F lies below has no update yet
 ZERO_UPDATE = 1e-24  # of ||BA||_F^2: below it the gradient of the term is noise that Adam and Lion would blow up
 _EXPERT = re.compile(r"\.experts(?=\.(base_layer\.)?lora_)")  # PEFT's name of an adapted parameter of all experts
-NUMPYS_THREADS = ThreadpoolController()
 RIDGE = 1e-8  # provenance: S. Added to B'B in the regulariser
 
 
@@ -167,6 +165,7 @@ def add_penalty_gradients(pairs: Sequence[LoraPair], weight: float) -> float:
 
 
 @torch.no_grad()
+@openblas_on_one_thread()
 def _penalty(pairs: Sequence[LoraPair], weight: float | None) -> float:
     groups: dict[tuple, list[LoraPair]] = defaultdict(list)
     for pair in pairs:
@@ -175,9 +174,10 @@ def _penalty(pairs: Sequence[LoraPair], weight: float | None) -> float:
     layers = sum(part.layers for _, part in parts)
     if weight:
         for group, part in parts:
+            scratch = Scratch((t for p in group for t in (p.A, p.B)), group[0].A.dtype)
             for pair, CA, CB, moved in zip(group, part.CA, part.CB, part.moved, strict=True):
                 if moved:
-                    _add_products(pair, CA, CB, weight / layers)
+                    _add_products(pair, CA, CB, weight / layers, scratch)
     return sum(part.gap for _, part in parts) / layers if layers else 0.0
 
 
@@ -194,13 +194,8 @@ def _group(pairs: list[LoraPair]) -> _Part | None:
 
     Only Gram matrices are stacked: the factors themselves are read where they lie.
     """
-    scratch = torch.empty(max(max(p.A.numel(), p.B.numel()) for p in pairs), dtype=torch.float64, device=pairs[0].A.device)
-    grams = []
-    with NUMPYS_THREADS.limit(limits=1, user_api="blas"):  # matrices of r rows are slower on several
-        for p in pairs:
-            A, B = p.split(p.A.detach(), p.B.detach())
-            grams.append((_gram(A, scratch), _gram(B.mT, scratch)))
-    GA, GB = (torch.cat(g) for g in zip(*grams, strict=True))
+    factors = [p.split(p.A.detach(), p.B.detach()) for p in pairs]
+    GA, GB = (torch.cat(grams_in_float64(X)) for X in ([A for A, _ in factors], [B.mT for _, B in factors]))
     moved = (GA * GB).sum((-2, -1)) > ZERO_UPDATE
     kept = moved.nonzero().flatten()
     if not len(kept):
@@ -221,25 +216,16 @@ def _group(pairs: list[LoraPair]) -> _Part | None:
     KB = (LV / s[:, None, :]) @ LV.mT
     U = torch.linalg.solve_triangular(LA.mT, V, upper=True)
     KA = (U * s[:, None, :]) @ U.mT
-    CA, CB = (torch.zeros(shape, dtype=torch.float64, device=GA.device).index_copy_(0, kept, C) for C in ((GB / F - f * KA) / N, (GA / F - f * KB) / N))
+    CA, CB = torch.zeros(2, *shape, dtype=torch.float64, device=GA.device)
+    CA[kept] = torch.addcmul(GB / (F * N), KA, -f / N)
+    CB[kept] = torch.addcmul(GA / (F * N), KB, -f / N)
     gap = float((f.flatten() - 1 / math.sqrt(r)).sum())
     k = len(pairs)
     by_pair = moved.unflatten(0, (k, -1)).any(-1).tolist()
     return _Part(gap, len(kept), by_pair, CA.unflatten(0, (k, -1)), CB.unflatten(0, (k, -1)))
 
 
-def _gram(X: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
-    """X X' [E, r, r] of X [E, r, d] in float64. `scratch` has room for X: new memory for each costs more than the conversion.
-
-    On a CPU by numpy, which computes half of what it knows to be symmetric.
-    """
-    Y = X if X.dtype == torch.float64 else scratch.as_strided(X.shape, X.stride()).copy_(X)
-    if Y.device.type == "cpu":
-        return torch.from_numpy(np.matmul(Y.numpy(), Y.mT.numpy()))
-    return Y @ Y.mT
-
-
-def _add_products(pair: LoraPair, CA: torch.Tensor, CB: torch.Tensor, weight: float) -> None:
+def _add_products(pair: LoraPair, CA: torch.Tensor, CB: torch.Tensor, weight: float, scratch: Scratch) -> None:
     """Add `weight` times CA A and B CB to the gradients, each product in the parameters' own precision."""
     for p in (pair.A, pair.B):
         if p.grad is None:
@@ -247,8 +233,8 @@ def _add_products(pair: LoraPair, CA: torch.Tensor, CB: torch.Tensor, weight: fl
     dtype = pair.A.dtype
     CA, CB = CA.to(dtype), CB.to(dtype)
     if pair.experts == 1:
-        pair.A.grad.addmm_(CA[0], pair.A, alpha=weight)
-        pair.B.grad.addmm_(pair.B, CB[0], alpha=weight)
+        add_product(pair.A.grad, CA[0], pair.A.detach(), weight, scratch)
+        add_product(pair.B.grad, pair.B.detach(), CB[0], weight, scratch)
         return
     A, B = pair.split(pair.A.detach(), pair.B.detach())
     gA, gB = pair.split(pair.A.grad, pair.B.grad)  # views

@@ -14,6 +14,7 @@ LAYERS = [
     {"machine"},
     {"organism"},
     {"data"},
+    {"products"},
     {"optim", "spectral"},
     {"training"},
     {"judging"},

@@ -13,6 +13,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from em_bench.products import Scratch, add_product, gram, openblas_on_one_thread
+
+
 class Muon(torch.optim.Optimizer):
     """Momentum orthogonalised by Newton-Schulz, for parameters [m, n].
 
@@ -49,6 +52,7 @@ class Muon(torch.optim.Optimizer):
                 raise ValueError("a group with experts says whether its side is A or B")
 
     @torch.no_grad()
+    @openblas_on_one_thread()
     def step(self, closure=None):
         """One update of every parameter that has a gradient."""
         loss = None
@@ -66,36 +70,41 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _update(self, params: list[Tensor], group: dict) -> None:
-        E, side, momentum = group["experts"], group["side"], group["momentum"]
-        buffers = []
+        E, side, momentum, nesterov = group["experts"], group["side"], group["momentum"], group["nesterov"]
+        kind = torch.promote_types(params[0].dtype, torch.float32)
+        scratch, product = Scratch(params, kind), Scratch(params, kind)
+
+        def direction(p: Tensor) -> Tensor:
+            """[E, m, n] before orthogonalisation, until asked for the next. Computed twice: on a CPU, holding all of them costs more."""
+            buffer = self.state[p]["momentum_buffer"]
+            if nesterov and p.dtype == kind:
+                u = torch.lerp(p.grad, buffer, momentum, out=scratch.like(p))
+            else:
+                u = (torch.lerp(p.grad, buffer, momentum) if nesterov else buffer).to(kind)
+            return split_experts(u, E, side)
+
+        grams = []
         for p in params:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-            buffers.append(self.state[p]["momentum_buffer"])
-        torch._foreach_lerp_(buffers, [p.grad for p in params], 1 - momentum)
-
-        def direction(p: Tensor, buffer: Tensor) -> Tensor:
-            """[E, m, n] before orthogonalisation. Computed twice: on a CPU, holding all of them costs more."""
-            u = torch.lerp(p.grad, buffer, momentum) if group["nesterov"] else buffer
-            return split_experts(u.to(torch.promote_types(u.dtype, torch.float32)), E, side)
-
-        grams = torch.cat([gram(direction(p, b)) for p, b in zip(params, buffers, strict=True)])
-        factors = newton_schulz(grams, group["ns_coefficients"], group["ns_steps"], group["eps"]).split(E)
-        for p, buffer, Q in zip(params, buffers, factors, strict=True):
-            u = direction(p, buffer)
+            self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - momentum)
+            grams.append(smaller_gram(direction(p)))
+        factors = newton_schulz(torch.cat(grams), group["ns_coefficients"], group["ns_steps"], group["eps"]).split(E)
+        for p, Q in zip(params, factors, strict=True):
+            u = direction(p)
             rate = group["lr"] * _rate_factor(group["adjust_lr_fn"], *u.shape[-2:])
             if group["weight_decay"]:
                 p.mul_(1 - group["lr"] * group["weight_decay"])
             pair = (u, Q) if u.shape[-2] > u.shape[-1] else (Q, u)
             if E == 1 and p.dtype == u.dtype:
-                p.addmm_(pair[0][0], pair[1][0], alpha=-rate)
+                add_product(p.detach(), pair[0][0], pair[1][0], -rate, product)
             else:
                 split_experts(p, E, side).sub_(torch.bmm(*pair).to(p.dtype), alpha=rate)
 
 
-def gram(X: Tensor) -> Tensor:
+def smaller_gram(X: Tensor) -> Tensor:
     """X X' or X'X of each matrix of X [..., m, n], whichever is smaller."""
-    return X.mT @ X if X.shape[-2] > X.shape[-1] else X @ X.mT
+    return gram(X.mT if X.shape[-2] > X.shape[-1] else X)
 
 
 def newton_schulz(G: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
@@ -118,7 +127,7 @@ def newton_schulz(G: Tensor, coefficients: tuple[float, float, float], steps: in
 
 def orthogonalised(X: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
     """The iteration's result for each matrix of X [k, m, n]."""
-    Q = newton_schulz(gram(X), coefficients, steps, eps)
+    Q = newton_schulz(smaller_gram(X), coefficients, steps, eps)
     return torch.bmm(X, Q) if X.shape[-2] > X.shape[-1] else torch.bmm(Q, X)
 
 
