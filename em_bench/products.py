@@ -1,13 +1,12 @@
-"""X X' and Y += a L R for LoRA factors, matrices of some tens of rows: on a CPU by OpenBLAS where it is the faster, elsewhere by torch.
+"""X X' and Y += a L R for LoRA factors, matrices of some tens of rows: on a CPU by OpenBLAS and many at a time, elsewhere by torch.
 
 torch's own BLAS for CPUs computes all of a symmetric product where half is enough, and fewer numbers a second on processors that are
-not its maker's. OpenBLAS is kept to one thread a call: its threads and torch's, in turn on the same cores, wait for each
-other. `benchmarks/optim.py` measures what this is worth.
+not its maker's; and such matrices are too small to be divided among threads. `benchmarks/optim.py` measures what this is worth.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,14 +15,33 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 _GEMM = {torch.float32: sgemm, torch.float64: dgemm}
+SHARE = 2**20  # numbers a thread at the least: starting one costs as much as some 100,000
 _POOLS = ThreadpoolController()  # after the imports above: it knows the libraries that are loaded by now
+T = TypeVar("T")
+R = TypeVar("R")
 
 
-@contextmanager
-def openblas_on_one_thread() -> Iterator[None]:
-    """To be entered around many calls of what follows: entering costs more than one of them."""
+def spread(work: Callable[[Sequence[T]], list[R]], items: Sequence[T], tensors: Sequence[Tensor]) -> list[R]:
+    """work(items), a result an item, without gradients. `tensors` are what it works on.
+
+    On a CPU in as many threads as torch has, each with a share of the items, if the tensors are large enough. Inside a share torch and
+    OpenBLAS have one thread each: their own threads, in turn on the same cores, wait for each other.
+    """
+    share = torch.no_grad()(work)
+    if tensors[0].device.type != "cpu":
+        return share(items)
+    threads = torch.get_num_threads()
+    shares = max(1, min(threads, len(items), sum(t.numel() for t in tensors) // SHARE))
     with _POOLS.limit(limits=1, user_api="blas"):
-        yield
+        if shares == 1:
+            return share(items)
+        torch.set_num_threads(1)  # new threads take over this number
+        try:
+            with ThreadPoolExecutor(shares) as pool:
+                found = list(pool.map(share, (items[i::shares] for i in range(shares))))
+        finally:
+            torch.set_num_threads(threads)
+    return [found[i % shares][i // shares] for i in range(len(items))]
 
 
 class Scratch:
@@ -40,33 +58,15 @@ class Scratch:
 
 def gram(X: Tensor) -> Tensor:
     """X X' [..., m, m] of X [..., m, n]."""
-    return _half_gram(X) if _openblas_is_faster(X) else X @ X.mT
-
-
-def grams_in_float64(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """X X' [..., m, m] of each X [..., m, n]; on a CPU on as many threads as torch has, each with matrices of its own."""
-    if matrices[0].device.type != "cpu":
-        return [gram(X.double()) for X in matrices]
-
-    def work(part: Sequence[Tensor]) -> list[Tensor]:
-        scratch, found = Scratch(part, torch.float64), []
-        for X in part:
-            Y = scratch.like(X)
-            np.copyto(Y.numpy(), (X if X.dtype in _GEMM else X.float()).numpy())  # torch would start threads of its own here
-            found.append(_half_gram(Y))
-        return found
-
-    n = min(torch.get_num_threads(), len(matrices))
-    if n == 1:
-        return work(matrices)
-    with ThreadPoolExecutor(n) as pool:
-        parts = list(pool.map(work, (matrices[i::n] for i in range(n))))
-    return [parts[i % n][i // n] for i in range(len(matrices))]
+    if not _for_openblas(X):
+        return X @ X.mT
+    Y = X.numpy()
+    return torch.from_numpy(np.matmul(Y, Y.swapaxes(-1, -2)))  # numpy sees that both are one and asks for half
 
 
 def add_product(out: Tensor, left: Tensor, right: Tensor, alpha: float, scratch: Scratch) -> None:
     """out [m, n] += alpha left [m, k] right [k, n], in place; `scratch` has room for `out` in its type."""
-    if not _openblas_is_faster(out) or not all(t.is_contiguous() for t in (out, left, right)):
+    if not _for_openblas(out) or not all(t.is_contiguous() for t in (out, left, right)):
         out.addmm_(left, right, alpha=alpha)
     elif out.shape[0] < out.shape[1]:  # long rows lie far apart, which is slow to add to and fast to write
         product = scratch.like(out)
@@ -76,11 +76,5 @@ def add_product(out: Tensor, left: Tensor, right: Tensor, alpha: float, scratch:
         _GEMM[out.dtype](alpha, right.numpy().T, left.numpy().T, 1.0, out.numpy().T, overwrite_c=True)
 
 
-def _openblas_is_faster(X: Tensor) -> bool:
-    """On more than two threads torch's division of each product among them wins."""
-    return X.device.type == "cpu" and X.dtype in _GEMM and torch.get_num_threads() <= 2
-
-
-def _half_gram(X: Tensor) -> Tensor:
-    Y = X.numpy()
-    return torch.from_numpy(np.matmul(Y, Y.swapaxes(-1, -2)))  # numpy sees that both are one and asks for half
+def _for_openblas(X: Tensor) -> bool:
+    return X.device.type == "cpu" and X.dtype in _GEMM

@@ -8,6 +8,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from em_bench.errors import UserError
-from em_bench.products import Scratch, add_product, grams_in_float64, openblas_on_one_thread
+from em_bench.products import Scratch, add_product, gram, spread
 from em_bench.records import SpectralSummary
 
 ZERO_B = 1e-12  # provenance: S. A layer whose ||B||_F lies below has no update yet
@@ -165,7 +166,6 @@ def add_penalty_gradients(pairs: Sequence[LoraPair], weight: float) -> float:
 
 
 @torch.no_grad()
-@openblas_on_one_thread()
 def _penalty(pairs: Sequence[LoraPair], weight: float | None) -> float:
     groups: dict[tuple, list[LoraPair]] = defaultdict(list)
     for pair in pairs:
@@ -174,10 +174,8 @@ def _penalty(pairs: Sequence[LoraPair], weight: float | None) -> float:
     layers = sum(part.layers for _, part in parts)
     if weight:
         for group, part in parts:
-            scratch = Scratch((t for p in group for t in (p.A, p.B)), group[0].A.dtype)
-            for pair, CA, CB, moved in zip(group, part.CA, part.CB, part.moved, strict=True):
-                if moved:
-                    _add_products(pair, CA, CB, weight / layers, scratch)
+            products = [(p, CA, CB) for p, CA, CB, moved in zip(group, part.CA, part.CB, part.moved, strict=True) if moved]
+            spread(partial(_add_products, weight=weight / layers), products, _factors(group))
     return sum(part.gap for _, part in parts) / layers if layers else 0.0
 
 
@@ -194,8 +192,7 @@ def _group(pairs: list[LoraPair]) -> _Part | None:
 
     Only Gram matrices are stacked: the factors themselves are read where they lie.
     """
-    factors = [p.split(p.A.detach(), p.B.detach()) for p in pairs]
-    GA, GB = (torch.cat(grams_in_float64(X)) for X in ([A for A, _ in factors], [B.mT for _, B in factors]))
+    GA, GB = (torch.cat(g) for g in zip(*spread(_grams, pairs, _factors(pairs)), strict=True))
     moved = (GA * GB).sum((-2, -1)) > ZERO_UPDATE
     kept = moved.nonzero().flatten()
     if not len(kept):
@@ -225,21 +222,38 @@ def _group(pairs: list[LoraPair]) -> _Part | None:
     return _Part(gap, len(kept), by_pair, CA.unflatten(0, (k, -1)), CB.unflatten(0, (k, -1)))
 
 
-def _add_products(pair: LoraPair, CA: torch.Tensor, CB: torch.Tensor, weight: float, scratch: Scratch) -> None:
-    """Add `weight` times CA A and B CB to the gradients, each product in the parameters' own precision."""
-    for p in (pair.A, pair.B):
-        if p.grad is None:
-            p.grad = torch.zeros_like(p)
-    dtype = pair.A.dtype
-    CA, CB = CA.to(dtype), CB.to(dtype)
-    if pair.experts == 1:
-        add_product(pair.A.grad, CA[0], pair.A.detach(), weight, scratch)
-        add_product(pair.B.grad, pair.B.detach(), CB[0], weight, scratch)
-        return
-    A, B = pair.split(pair.A.detach(), pair.B.detach())
-    gA, gB = pair.split(pair.A.grad, pair.B.grad)  # views
-    gA.add_(CA @ A, alpha=weight)
-    gB.add_(B @ CB, alpha=weight)
+def _factors(pairs: Sequence[LoraPair]) -> list[torch.Tensor]:
+    return [t for p in pairs for t in (p.A, p.B)]
+
+
+def _grams(pairs: Sequence[LoraPair]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """AA' and B'B [E, r, r] of each pair, in float64."""
+    scratch = Scratch(_factors(pairs), torch.float64)
+
+    def one(X: torch.Tensor) -> torch.Tensor:
+        return gram(scratch.like(X).copy_(X))
+
+    return [(one(A), one(B.mT)) for A, B in (p.split(p.A, p.B) for p in pairs)]
+
+
+def _add_products(products: Sequence[tuple[LoraPair, torch.Tensor, torch.Tensor]], weight: float) -> list[None]:
+    """Add `weight` times CA A and B CB to the gradients of each pair, in the parameters' own precision."""
+    scratch = Scratch(_factors([p for p, _, _ in products]), products[0][0].A.dtype)
+    for pair, CA, CB in products:
+        for p in (pair.A, pair.B):
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        dtype = pair.A.dtype
+        CA, CB, A, B = CA.to(dtype), CB.to(dtype), pair.A.detach(), pair.B.detach()
+        if pair.experts == 1:
+            add_product(pair.A.grad, CA[0], A, weight, scratch)
+            add_product(pair.B.grad, B, CB[0], weight, scratch)
+        else:
+            A, B = pair.split(A, B)
+            gA, gB = pair.split(pair.A.grad, pair.B.grad)  # views
+            gA.add_(CA @ A, alpha=weight)
+            gB.add_(B @ CB, alpha=weight)
+    return [None] * len(products)
 
 
 class AdapterTensors(dict):

@@ -8,12 +8,13 @@ than half of a low-rank gradient.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from em_bench.products import Scratch, add_product, gram, openblas_on_one_thread
+from em_bench.products import Scratch, add_product, gram, spread
 
 
 class Muon(torch.optim.Optimizer):
@@ -52,7 +53,6 @@ class Muon(torch.optim.Optimizer):
                 raise ValueError("a group with experts says whether its side is A or B")
 
     @torch.no_grad()
-    @openblas_on_one_thread()
     def step(self, closure=None):
         """One update of every parameter that has a gradient."""
         loss = None
@@ -70,36 +70,49 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _update(self, params: list[Tensor], group: dict) -> None:
-        E, side, momentum, nesterov = group["experts"], group["side"], group["momentum"], group["nesterov"]
-        kind = torch.promote_types(params[0].dtype, torch.float32)
-        scratch, product = Scratch(params, kind), Scratch(params, kind)
-
-        def direction(p: Tensor) -> Tensor:
-            """[E, m, n] before orthogonalisation, until asked for the next. Computed twice: on a CPU, holding all of them costs more."""
-            buffer = self.state[p]["momentum_buffer"]
-            if nesterov and p.dtype == kind:
-                u = torch.lerp(p.grad, buffer, momentum, out=scratch.like(p))
-            else:
-                u = (torch.lerp(p.grad, buffer, momentum) if nesterov else buffer).to(kind)
-            return split_experts(u, E, side)
-
-        grams = []
         for p in params:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-            self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - momentum)
-            grams.append(smaller_gram(direction(p)))
-        factors = newton_schulz(torch.cat(grams), group["ns_coefficients"], group["ns_steps"], group["eps"]).split(E)
-        for p, Q in zip(params, factors, strict=True):
-            u = direction(p)
+        grams = torch.cat(spread(partial(self._grams, group=group), params, params))
+        factors = newton_schulz(grams, group["ns_coefficients"], group["ns_steps"], group["eps"]).split(group["experts"])
+        spread(partial(self._move, group=group), list(zip(params, factors, strict=True)), params)
+
+    def _grams(self, params: Sequence[Tensor], group: dict) -> list[Tensor]:
+        """Steps the momentum; the [E, m, m] Grams of the directions."""
+        scratch, found = Scratch(params, working_type(params)), []
+        for p in params:
+            self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
+            found.append(smaller_gram(self._direction(p, group, scratch)))
+        return found
+
+    def _move(self, steps: Sequence[tuple[Tensor, Tensor]], group: dict) -> list[None]:
+        """Moves each parameter, given the factor Q [E, m, m] that makes its direction orthogonal."""
+        params = [p for p, _ in steps]
+        scratch, product = (Scratch(params, working_type(params)) for _ in range(2))
+        for p, Q in steps:
+            u = self._direction(p, group, scratch)
             rate = group["lr"] * _rate_factor(group["adjust_lr_fn"], *u.shape[-2:])
             if group["weight_decay"]:
                 p.mul_(1 - group["lr"] * group["weight_decay"])
             pair = (u, Q) if u.shape[-2] > u.shape[-1] else (Q, u)
-            if E == 1 and p.dtype == u.dtype:
+            if group["experts"] == 1 and p.dtype == u.dtype:
                 add_product(p.detach(), pair[0][0], pair[1][0], -rate, product)
             else:
-                split_experts(p, E, side).sub_(torch.bmm(*pair).to(p.dtype), alpha=rate)
+                split_experts(p, group["experts"], group["side"]).sub_(torch.bmm(*pair).to(p.dtype), alpha=rate)
+        return [None] * len(steps)
+
+    def _direction(self, p: Tensor, group: dict, scratch: Scratch) -> Tensor:
+        """[E, m, n] before orthogonalisation, in `scratch` or where it lies. Computed twice: on a CPU, holding all of them costs more."""
+        u = self.state[p]["momentum_buffer"]
+        if group["nesterov"]:
+            out = scratch.like(p) if p.dtype == working_type([p]) else None
+            u = torch.lerp(p.grad, u, group["momentum"], out=out)
+        return split_experts(u.to(working_type([p])), group["experts"], group["side"])
+
+
+def working_type(params: Sequence[Tensor]) -> torch.dtype:
+    """That of the iteration: float32 at the least."""
+    return torch.promote_types(params[0].dtype, torch.float32)
 
 
 def smaller_gram(X: Tensor) -> Tensor:
