@@ -1,4 +1,4 @@
-"""The board: every entry verified, scored, compared and ranked. The same files give the same board to the last digit."""
+"""The board: every entry verified, scored, compared and ranked. The same files give the same board."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone

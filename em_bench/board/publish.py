@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from em_bench.board import columns, draw
 from em_bench.board.benchmark import Tier, load_benchmark
-from em_bench.board.board import Board, Folders, Row, read_board_file
+from em_bench.board.board import Board, Folders, Row
 from em_bench.board.entry import Entry, Evaluation
 from em_bench.errors import UserError
 from em_bench.files import write_record, write_text
@@ -67,16 +67,6 @@ def publish(board: Board, folders: Folders, published: Path, site: Path) -> Path
     write_text(site / "schema.json", json.dumps(Board.model_json_schema(), indent=1) + "\n")
     write_record(site / "board.json", board)
     return site / "index.html"
-
-
-def difference(board: Board, published: Path) -> str | None:
-    """Where a board differs from the published one, or None. Raises UserError where there is none."""
-    old = read_board_file(published)
-    if old == board:
-        return None
-    before, after = ({r.name: r for r in b.rows} for b in (old, board))
-    changed = sorted(before.keys() ^ after.keys()) or sorted(n for n in after if after[n] != before[n])
-    return f"differs in {changed[0]}" if changed else "differs in its head"
 
 
 def to_csv(rows: list[Row]) -> str:

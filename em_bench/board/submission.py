@@ -85,6 +85,9 @@ class Submission(Record):
             raise ValueError(
                 "name: 3 to 40 lower-case letters, digits and hyphens, beginning and ending with a letter or digit"
             )
+        for field, text in (("authors", self.authors[0]), ("description", self.description)):
+            if text.strip() == PLACEHOLDERS[field]:  # said before the run: a file that changes after it means another run
+                raise ValueError(f"{field}: still holds what the template says; fill it in")
         if self.track == "optimiser" and any(self.lambdas):
             raise ValueError("lambdas: the track `optimiser` leaves the loss as it is; enter the track `open`")
         if len(set(self.learning_rates)) < len(self.learning_rates) or len(set(self.lambdas)) < len(self.lambdas):
@@ -106,6 +109,10 @@ def read_submission(folder: Path) -> Submission:
     return entry
 
 
+PLACEHOLDERS = {
+    "authors": "Your Name",
+    "description": "One or two sentences: what the optimiser does and why it may matter for emergent misalignment.",
+}
 TEMPLATE = """\
 # An entry of the em_bench leaderboard. Fill in the fields, then:
 #   em-bench submit run {name}      trains and evaluates the whole grid, and fills results/
@@ -113,9 +120,9 @@ TEMPLATE = """\
 # and open a pull request that adds this folder and nothing else.
 
 name: {name}                      # the folder's name
-authors: [Your Name]
+authors: [{authors}]
 description: >-
-  One or two sentences: what the optimiser does and why it may matter for emergent misalignment.
+  {description}
 # link: https://example.org/paper # paper or code (optional)
 licence: MIT
 benchmark: v1                     # version of the rules; entries of one version are comparable
@@ -131,3 +138,8 @@ optimizer:
 learning_rates: [3.0e-4, 1.0e-3, 3.0e-3]   # at most 3; the best on held-out narrow loss is used, never on EM
 lambdas: [0]                      # weights of the spectral term; other than 0 only on track open
 """
+
+
+def template(name: str) -> str:
+    """submission.yaml of a new entry, to be filled in."""
+    return TEMPLATE.format(name=name, **PLACEHOLDERS)

@@ -85,7 +85,7 @@ def build(
     tier: TierOption = "organism",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: LEADERBOARD/site.")] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Compare with the published board.json to the last digit; write nothing.")
+        bool, typer.Option("--check", help="Compare with the published board.json, numbers to 1e-9; write nothing.")
     ] = False,
 ) -> None:
     """Verify, score and rank every entry, write board.json, and the page with its exports. Static: open index.html.
@@ -95,7 +95,8 @@ def build(
     import sys
 
     from em_bench.board.board import Folders, read_board
-    from em_bench.board.publish import difference, publish
+    from em_bench.board.difference import difference
+    from em_bench.board.publish import publish
 
     folders = Folders.at(leaderboard)
     with entries_bar("build", folders) as on_entry:
@@ -105,7 +106,7 @@ def build(
         if found := difference(board, published):
             print(f"{published}: {found}; run `em-bench leaderboard build` and commit it", file=sys.stderr)
             raise typer.Exit(1)
-        print(f"{published}: {len(board.rows)} entries, the same to the last digit")
+        print(f"{published}: {len(board.rows)} entries, the same (numbers to 1e-9)")
         return
     print(publish(board, folders, published, out or leaderboard / "site"))
 

@@ -25,7 +25,7 @@ def init(name: Name, leaderboard: Top = DEFAULT) -> None:
 
     em-bench submit init my-optimiser
     """
-    from em_bench.board.submission import FILE, NAME, TEMPLATE
+    from em_bench.board.submission import FILE, NAME, template
     from em_bench.errors import UserError
     from em_bench.files import write_text
 
@@ -34,7 +34,7 @@ def init(name: Name, leaderboard: Top = DEFAULT) -> None:
     path = leaderboard / "submissions" / name / FILE
     if path.parent.exists():
         raise UserError(f"{path.parent}: is there already; edit {path}, or choose another name")
-    write_text(path, TEMPLATE.format(name=name))
+    write_text(path, template(name))
     print(path)
 
 

@@ -19,6 +19,7 @@ from em_bench.cli import main
 from em_bench.data.models import base_ref
 from em_bench.files import write_record
 
+FILLED = {"authors": ["A. Author"], "description": "Made by a test."}
 OWN = '''
 import torch
 
@@ -65,7 +66,7 @@ def entered(base, tmp_path_factory):
     em_bench("submit", "init", "mine", cwd=top)
     folder = top / "leaderboard" / "submissions" / "mine"
     said = yaml.safe_load((folder / "submission.yaml").read_text())
-    said |= {"optimizer": {"file": "optimiser.py"}, "learning_rates": [3e-2]}
+    said |= FILLED | {"optimizer": {"file": "optimiser.py"}, "learning_rates": [3e-2]}
     (folder / "submission.yaml").write_text(yaml.safe_dump(said))
     (folder / "optimiser.py").write_text(OWN)
     em_bench("submit", "run", "mine", "--cores", "1", "--adapters", cwd=top)
@@ -102,7 +103,7 @@ def test_a_library_entry_is_trained_again(entered, tmp_path):
     em_bench("submit", "init", "plain", cwd=tmp_path)
     folder = top / "submissions" / "plain"
     said = yaml.safe_load((folder / "submission.yaml").read_text())
-    said |= {"optimizer": {"library": "torch.optim.NAdam"}, "learning_rates": [1e-2]}
+    said |= FILLED | {"optimizer": {"library": "torch.optim.NAdam"}, "learning_rates": [1e-2]}
     (folder / "submission.yaml").write_text(yaml.safe_dump(said))
     em_bench("submit", "run", "plain", "--cores", "1", cwd=tmp_path)
     said = em_bench("leaderboard", "verify", "plain", "--rerun", "2", cwd=tmp_path)
@@ -151,6 +152,17 @@ def test_code_of_another_form_is_refused_unread(board, text, says):
     first = verify_entry(path.parent, board.benchmarks).checks[0]
     assert not first.passed and says in first.detail
     assert not list(path.parent.rglob("OWNED")) and not Path("OWNED").exists()
+
+
+@pytest.mark.parametrize("field", ["authors", "description"])
+def test_what_the_template_says_is_no_answer(board, tmp_path, field):
+    top = board.submissions.parent
+    em_bench("submit", "init", "fresh", "--leaderboard", top, cwd=tmp_path)
+    path = top / "submissions" / "fresh" / "submission.yaml"
+    said = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(said | FILLED | {field: said[field]}))
+    refused = em_bench("submit", "run", "fresh", "--leaderboard", top, cwd=tmp_path, code=2).stderr
+    assert field in refused and "fill it in" in refused and refused.count("\n") == 1
 
 
 def test_init_refuses_names_and_what_is_there(board, tmp_path):
@@ -202,7 +214,7 @@ def test_verify_build_check_and_challenge(board):
     em_bench("leaderboard", "build", "--leaderboard", top, cwd=top)
     assert (top / "site" / "index.html").is_file()
     assert (
-        "the same to the last digit"
+        "the same (numbers to 1e-9)"
         in em_bench("leaderboard", "build", "--check", "--leaderboard", top, cwd=top).stdout
     )
     em_bench("leaderboard", "challenge", "better", "--reason", "too good", "--leaderboard", top, cwd=top)

@@ -14,7 +14,7 @@ import yaml
 from em_bench import assets
 from em_bench.board.benchmark import load_benchmark
 from em_bench.board.board import Folders, read_board
-from em_bench.board.publish import difference
+from em_bench.board.difference import difference
 from em_bench.board.submission import FILE, TEMPLATE, Submission, read_submission
 from em_bench.cli import build
 from em_bench.errors import UserError
@@ -23,9 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 WORKFLOW = ROOT / ".github" / "workflows" / "submissions.yml"
 
 
-def test_the_template_is_a_valid_submission(tmp_path):
+def test_the_template_filled_in_is_a_valid_submission(tmp_path):
     (tmp_path / "my-optimiser").mkdir()
-    (tmp_path / "my-optimiser" / FILE).write_text(TEMPLATE.format(name="my-optimiser"))
+    filled = TEMPLATE.format(name="my-optimiser", authors="A. Author", description="An optimiser.")
+    (tmp_path / "my-optimiser" / FILE).write_text(filled)
     assert read_submission(tmp_path / "my-optimiser").learning_rates == [3e-4, 1e-3, 3e-3]
 
 
@@ -145,7 +146,7 @@ def test_the_rules_are_frozen():
             load_benchmark(name)
 
 
-def test_the_committed_entries_give_the_published_board_to_the_last_digit():
+def test_the_committed_entries_give_the_published_board():
     folders = Folders.at(assets.path("leaderboard"))
     board = read_board(folders, "v1", "organism")
     assert {r.name: [c.detail for c in r.checks if not c.passed] for r in board.rows if r.status == "failed"} == {}

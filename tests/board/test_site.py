@@ -13,7 +13,8 @@ from browser import CHROMIUM, Browser
 
 from em_bench.board.board import read_board, read_board_file
 from em_bench.board.ledger import challenge
-from em_bench.board.publish import difference, publish
+from em_bench.board.difference import difference
+from em_bench.board.publish import publish
 from em_bench.files import sha256_file
 
 EVIL = "<script>window.owned=1</script><img src=x onerror='window.owned=1'>\"'}}{{7*7}}"
@@ -246,7 +247,18 @@ def test_the_same_files_give_the_same_board(site, tmp_path):
     os.utime(tmp_path / "lb" / "submissions" / "adamw" / "submission.yaml", (0, 0))
     assert read_board(type(folders).at(tmp_path / "lb"), "v1", "organism") == board
     fewer = board.model_copy(update={"rows": board.rows[1:]})
-    assert difference(fewer, folders.submissions.parent / "board.json") == f"differs in {board.rows[0].name}"
+    published = folders.submissions.parent / "board.json"
+    assert difference(fewer, published) == f"differs in {board.rows[0].name}: published, but no entry"
+
+
+@pytest.mark.parametrize(("factor", "says"), [(1 + 1e-14, None), (1 + 1e-7, "p_leader is")])
+def test_numbers_of_another_processor_are_the_same_and_other_numbers_are_not(site, factor, says):
+    folders, board, _ = site
+    rows = list(board.rows)
+    i = next(i for i, r in enumerate(rows) if r.p_leader and r.p_leader < 1)
+    rows[i] = rows[i].model_copy(update={"p_leader": rows[i].p_leader * factor})
+    found = difference(board.model_copy(update={"rows": rows}), folders.submissions.parent / "board.json")
+    assert found is None if says is None else found.startswith(f"differs in {rows[i].name}: {says}")
 
 
 def test_a_state_colours_its_label_and_not_its_row(page):
