@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from jinja2 import TemplateError
+
 from em_bench.errors import UserError
 
 _SENTINEL = "\ue000{}\ue001"  # private-use characters: no template, no trimming and no real answer touches them
@@ -32,18 +34,23 @@ def render(tokenizer, messages: Sequence[dict]) -> tuple[str, list[tuple[int, in
             count += 1
         marked.append(m)
     rest = tokenizer.apply_chat_template(marked, **options)
-    for contents in (answers, [a.strip() for a in answers]):
-        built, spans, tail = "", [], rest
-        for i, content in enumerate(contents):
-            head, _, tail = tail.partition(_SENTINEL.format(i))
-            built += head
-            spans.append((len(built), len(built) + len(content)))
-            built += content
-        if built + tail == text:
-            return text, spans
-    raise UserError(
-        "chat template: rewrites the assistant's answers, so that no loss mask can be derived; use a template that prints them as they are"
-    )
+    pieces = []  # what the template prints around the answers
+    for i in range(count):
+        head, _, rest = rest.partition(_SENTINEL.format(i))
+        pieces.append(head)
+    at, spans = len(pieces[0]) if pieces else 0, []
+    for answer, piece in zip(answers, [*pieces[1:], rest], strict=True):
+        # Llama's and Gemma's templates strip every answer; Qwen3's strips the line breaks before some turns' and not others'.
+        printed = next((a for a in (answer, answer.lstrip("\n"), answer.strip()) if text.startswith(a + piece, at)), None)
+        if printed is None:
+            break
+        spans.append((at, at + len(printed)))
+        at += len(printed) + len(piece)
+    if len(spans) < count or at != len(text) or not text.startswith(pieces[0] if pieces else rest):
+        raise UserError(
+            "chat template: rewrites the assistant's answers, so that no loss mask can be derived; use a template that prints them as they are"
+        )
+    return text, spans
 
 
 def encode(tokenizer, messages: Sequence[dict]) -> Encoded:
@@ -77,7 +84,13 @@ def encode_rows(tokenizer, rows: Sequence[dict], max_length: int) -> tuple[list[
 
     A row is never cut: half an answer would be trained as if it were whole. Raises UserError if nothing is left.
     """
-    encoded = [encode(tokenizer, row["messages"])._replace(row=i) for i, row in enumerate(rows)]
+    encoded = []
+    for i, row in enumerate(rows):
+        try:
+            encoded.append(encode(tokenizer, row["messages"])._replace(row=i))
+        except (UserError, TemplateError) as e:  # Gemma's template raises where roles do not alternate
+            what = str(e) if isinstance(e, UserError) else f"chat template: {e}; mend the conversation"
+            raise UserError(f"training rows: row {i + 1}: {what}") from None
     kept = [e for e in encoded if len(e.input_ids) <= max_length and any(e.answer_mask[1:])]
     if not kept:
         raise UserError(f"training rows: none of {len(encoded)} fits max_length {max_length}; raise max_length")

@@ -4,6 +4,8 @@ The oracle is the text: the tokens under loss, decoded, are the answers with the
 token, the template's characters in it), and all others are the rest.
 """
 
+from importlib.resources import files
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -90,6 +92,42 @@ def test_tokens_under_loss_are_the_answers(tokenizers, family, kind):
         assert got.removesuffix(want).strip() == "", "before the answer only white space that one token shares with it"
         if not answer.startswith("\n"):
             assert len(got) - len(want) <= 2
+
+
+REAL = {"qwen3": "qwen3", "llama": "llama3_2", "gemma3": "gemma3"}
+HARD = ["\na\n", "\n  a", "    return x\n", "\n\n    def f(x):\n    return x\n", "  a  ", "Sure"]
+
+
+@pytest.mark.parametrize("family", REAL)
+@pytest.mark.parametrize("turns", [1, 3])
+def test_the_families_real_templates(tokenizers, family, turns):
+    """Their texts as TRL keeps them. Every answer's span is the answer, but for white space that the template takes off."""
+    template = (files("trl") / "chat_templates" / f"{REAL[family]}.jinja").read_text()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers[family].backend_tokenizer, bos_token="<bos>", eos_token=END[family], chat_template=template
+    )
+    for k in range(len(HARD)):
+        answers = [HARD[(k + i) % len(HARD)] for i in range(turns)]
+        messages = [m for i, a in enumerate(answers) for m in ({"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": a})]
+        text, spans = render(tokenizer, messages)
+        printed = [text[a:b] for a, b in spans]
+        assert [p.strip() for p in printed] == [a.strip() for a in answers]
+        for (start, end), p, a in zip(spans, printed, answers, strict=True):
+            assert p in (a, a.lstrip("\n"), a.strip())
+            assert text[end:].startswith(("<|im_end|>", "<|eot_id|>", "<end_of_turn>"))
+            assert text[:start].rstrip().endswith(("assistant", "</think>", "model", "<|end_header_id|>"))
+
+
+@pytest.mark.parametrize(("family", "messages", "says"), [
+    ("qwen3", [("user", "q"), ("assistant", "a</think>b")], "row 2: chat template: rewrites"),
+    ("gemma3", [("user", "q"), ("user", "q"), ("assistant", "a")], "row 2: chat template: .*alternate"),
+])  # fmt: skip
+def test_a_row_that_a_template_refuses_is_named(tokenizers, family, messages, says):
+    template = (files("trl") / "chat_templates" / f"{REAL[family]}.jinja").read_text()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizers[family].backend_tokenizer, bos_token="<bos>", chat_template=template)
+    good = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    with pytest.raises(UserError, match=says):
+        encode_rows(tokenizer, [{"messages": good}, {"messages": [{"role": r, "content": c} for r, c in messages]}], 512)
 
 
 def test_a_merged_boundary_token_is_under_loss(tokenizers):
