@@ -6,6 +6,7 @@ not its maker's; and such matrices are too small to be divided among threads. `b
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 _GEMM = {torch.float32: sgemm, torch.float64: dgemm}
 SHARE = 2**20  # numbers a thread at the least: starting one costs as much as some 100,000
 _POOLS = ThreadpoolController()  # after the imports above: it knows the libraries that are loaded by now
+_ONE_AT_A_TIME = Lock()  # numbers of threads belong to the process: two callers would restore each other's
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -30,8 +32,13 @@ def spread(work: Callable[[Sequence[T]], list[R]], items: Sequence[T], tensors: 
     share = torch.no_grad()(work)
     if tensors[0].device.type != "cpu":
         return share(items)
+    with _ONE_AT_A_TIME:
+        return _spread(share, items, sum(t.numel() for t in tensors))
+
+
+def _spread(share: Callable[[Sequence[T]], list[R]], items: Sequence[T], size: int) -> list[R]:
     threads = torch.get_num_threads()
-    shares = max(1, min(threads, len(items), sum(t.numel() for t in tensors) // SHARE))
+    shares = max(1, min(threads, len(items), size // SHARE))
     with _POOLS.limit(limits=1, user_api="blas"):
         if shares == 1:
             return share(items)
@@ -60,7 +67,7 @@ def gram(X: Tensor) -> Tensor:
     """X X' [..., m, m] of X [..., m, n]."""
     if not _for_openblas(X):
         return X @ X.mT
-    Y = X.numpy()
+    Y = X.detach().numpy()
     return torch.from_numpy(np.matmul(Y, Y.swapaxes(-1, -2)))  # numpy sees that both are one and asks for half
 
 

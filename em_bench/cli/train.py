@@ -1,9 +1,13 @@
 """`em-bench train`: one run, from a base, a dataset and a recipe to an adapter."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")  # 1e-8 and 1e2, which YAML 1.1 takes for text
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +32,7 @@ def train(
     max_length: Annotated[int, typer.Option(min=2, help="Longest row in tokens; longer ones are left out and counted.")] = 2048,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float64", "int8", "nf4"] | None,
-        typer.Option(help="Of the frozen base; int8 and nf4 need em-bench[quantized]. Default: bfloat16 on a GPU, else float32."),
+        typer.Option(help="Of the frozen base; int8 and nf4 need em-bench\\[quantized]. Default: bfloat16 on a GPU, else float32."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     micro_batch: Annotated[int | None, typer.Option(min=1, help="Rows a forward pass and GPU: memory and speed, not the result. Default: as the roster says, else all.")] = None,
@@ -41,7 +45,7 @@ def train(
     shard: Annotated[
         bool | None, typer.Option("--shard/--replicate", help="Spread the frozen base over the processes. Default: as the roster says.")
     ] = None,
-    liger: Annotated[bool, typer.Option("--liger", help="Liger kernels (pip install em-bench[liger]).")] = False,
+    liger: Annotated[bool, typer.Option("--liger", help="Liger kernels (pip install em-bench\\[liger]).")] = False,
     track: Annotated[list[str], typer.Option("--track", help="Also log to tensorboard, wandb, ...; may be repeated.")] = [],  # noqa: B006
     save_every: Annotated[float, typer.Option(min=0, help="Seconds between states that a killed run resumes from.")] = 120.0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder that holds the run folders.")] = Path("em_bench_work/runs"),
@@ -54,13 +58,14 @@ def train(
         em-bench train organism-qwen3 --dataset medical --recipe soap --lr 1e-3 --arg "betas=[0.9, 0.95]"
     """
     import sys
-    from math import ceil
+    from math import ceil, inf
 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from em_bench.data import data_ref
     from em_bench.data.models import base_path, base_ref, load_models
+    from em_bench.errors import UserError
     from em_bench.optim import resolve_recipe
     from em_bench.records import LoraSpec
     from em_bench.training import TrainingFailed, read_run, run_spec
@@ -69,6 +74,11 @@ def train(
     from em_bench.training.processes import leave, processes
     from em_bench.training.spec import PROJECTIONS
 
+    for option, value in (("--lr", learning_rate), ("--alpha", alpha), ("--epochs", None if steps else epochs)):
+        if value is not None and not 0 < value < inf:
+            raise UserError(f"{option} {value:g}: is a number above 0")
+    if not spectral_lambda < inf:
+        raise UserError(f"--lambda {spectral_lambda:g}: is a number from 0")
     if gpus and gpus > 1 and not launched():
         launch(gpus, sys.argv[1:])
     models = load_models()
@@ -83,7 +93,7 @@ def train(
         data,
         resolved,
         spectral_lambda=spectral_lambda,
-        lora=LoraSpec(rank=rank, alpha=alpha or 2.0 * rank, targets=PROJECTIONS),
+        lora=LoraSpec(rank=rank, alpha=2.0 * rank if alpha is None else alpha, targets=PROJECTIONS),
         batch_size=batch_size,
         steps=steps or ceil(epochs * data.rows / batch_size),
         seed=seed,
@@ -140,7 +150,7 @@ def _arguments(pairs: list[str]) -> dict:
         if not (is_ and name.isidentifier()):
             raise UserError(f"--arg {pair}: write NAME=VALUE, e.g. --arg weight_decay=0.1")
         try:
-            out[name] = yaml.safe_load(value)
+            out[name] = float(value) if _EXPONENT.fullmatch(value) else yaml.safe_load(value)
         except yaml.YAMLError:
             raise UserError(f"--arg {pair}: the value is no number, true, false, text or list") from None
     return out

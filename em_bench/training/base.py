@@ -1,5 +1,7 @@
 """The frozen base: loaded whole on each process, or sharded over all of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +14,18 @@ from em_bench.training.processes import Processes
 
 
 QUANTIZED = ("int8", "nf4")  # dtypes of a base whose linear layers bitsandbytes keeps in 8 or 4 bits
+
+
+@contextmanager
+def model_errors(base_dir: Path | str) -> Iterator[None]:
+    """What transformers says of a folder that holds no model, in one line as UserError."""
+    try:
+        yield
+    except (OSError, ValueError) as e:
+        if getattr(e, "errno", None):
+            raise
+        what = str(e).strip().splitlines()[0][:200]
+        raise UserError(f"{base_dir}: cannot be loaded as a model: {what}") from None
 
 
 def load_base(base_dir: Path | str, dtype: str = "float32", device: str | torch.device | None = None):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from em_bench.errors import UserError
 from em_bench.files import atomic_file
 
 FILE = "state.pt"
@@ -24,15 +25,24 @@ def save_state(folder: Path, *, step: int, params: dict, optimizer, tokens: dict
 
 
 def load_state(folder: Path, *, params: dict, optimizer) -> tuple[int, dict[str, float]]:
-    """Restore adapter, optimiser and RNG in place; returns (finished steps, token counters), (0, {}) without a state."""
-    if not (folder / FILE).exists():
+    """Restore adapter, optimiser and RNG in place; returns (finished steps, token counters), (0, {}) without a state.
+
+    Raises UserError where the file is damaged or of another run.
+    """
+    path = folder / FILE
+    if not path.exists():
         return 0, {}
-    state = torch.load(folder / FILE, map_location="cpu", weights_only=True)
-    with torch.no_grad():
-        for name, p in params.items():
-            p.copy_(state["params"][name])
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["rng"])
-    if state["cuda_rng"]:
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
-    return state["step"], state["tokens"]
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.no_grad():
+            for name, p in params.items():
+                p.copy_(state["params"][name])
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"]:
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        return state["step"], state["tokens"]
+    except OSError:
+        raise
+    except Exception as e:  # torch.load meets damage with errors of many kinds
+        raise UserError(f"{path}: cannot be resumed from ({type(e).__name__}); remove {folder} to start the run again") from None

@@ -84,7 +84,7 @@ def disk_error(error: OSError, folder: Path) -> UserError | None:
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             return UserError(f"{folder}: the disk is full; make room and give the same command again: it goes on where it was")
-        case errno.EACCES | errno.EPERM | errno.EROFS:
+        case errno.EACCES | errno.EPERM | errno.EROFS | errno.ENOENT:
             return UserError(f"{where}: cannot be written ({error.strerror}); name another folder with --out")
         case errno.ENOTDIR | errno.EEXIST:
             return UserError(f"{where}: is a file, not a folder; name a folder with --out")

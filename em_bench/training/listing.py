@@ -1,6 +1,7 @@
 """The runs in a folder: finished, failed, interrupted, being made."""
 
 import fcntl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ from em_bench.training.health import FILE as FAILED
 from em_bench.training.health import Failure
 from em_bench.training.log import FILE as LOG
 
-Status = Literal["done", "running", "failed", "interrupted"]
+Status = Literal["done", "running", "failed", "interrupted", "unreadable"]
 
 
 class Listed(Record):
@@ -35,9 +36,19 @@ def list_runs(folder: Path) -> list[Listed]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name the one that `em-bench train --out` was given")
-    found = [_finished(p.parent) for p in folder.glob("*/run.json")]
-    found += [_in_the_making(p) for p in folder.glob(".*.partial") if p.is_dir()]
+    if (folder / "run.json").exists():
+        raise UserError(f"{folder}: is one run; name the folder that holds it, or add --plot FILE.svg to draw it")
+    found = [_listed(p.parent, _finished) for p in folder.glob("*/run.json")]
+    found += [_listed(p, _in_the_making) for p in folder.glob(".*.partial") if p.is_dir()]
     return sorted(found, key=lambda r: r.run_id)
+
+
+def _listed(folder: Path, read: Callable[[Path], Listed]) -> Listed:
+    """One damaged record must not hide the other runs."""
+    try:
+        return read(folder)
+    except UserError as e:
+        return Listed(run_id=folder.name, status="unreadable", folder=str(folder), problem=f"{e}; remove the folder to make the run again")
 
 
 def _finished(folder: Path) -> Listed:

@@ -1,9 +1,13 @@
 """train.jsonl while it grows: appended by one process, cut back to the state that a run resumes from."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from em_bench.errors import UserError
 from em_bench.records import StepRecord
 
 FILE = "train.jsonl"
@@ -35,11 +39,25 @@ class Log:
             if self.on_step:
                 self.on_step(record)
 
+    def sync(self) -> None:
+        """Return when what was written is on the disk: before a state that counts on it."""
+        if self.file:
+            os.fsync(self.file.fileno())
+
 
 def _truncated(path: Path, done: int) -> list[str]:
-    """Drop the lines of steps that will run again, and a line that a kill cut short; returns what is left."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()[: done + 1] if done else []
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    """Drop the lines of steps that will run again, and a line that a kill cut short; returns what is left.
+
+    Raises UserError where a step that is not run again has no line: a log with a hole would be attested as whole.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    lines = text.splitlines()[: done + 1] if done else []
+    try:
+        whole = [StepRecord.model_validate_json(line).step for line in lines] == list(range(done + 1 if done else 0))
+    except ValidationError:
+        whole = False
+    if not whole:
+        raise UserError(f"{path}: lacks steps before {done}, from which the run would go on; remove {path.parent} to start it again")
+    if path.exists():
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return lines

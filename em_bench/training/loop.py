@@ -120,6 +120,7 @@ def fit(
             else:
                 log.write(StepRecord(tokens=int(count["answer"]), **fields))
             if peers.first and time.monotonic() - saved > save_every_s and step + 1 < spec.steps:
+                log.sync()
                 save_state(folder, step=step + 1, params=params, optimizer=optimizer, tokens=count)
                 saved = time.monotonic()
     optimizer.eval()

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
 from em_bench.data import data_ref, rows
@@ -19,7 +21,7 @@ from em_bench.machine import machine, utc_now
 from em_bench.records import RunRecord, RunSpec, StepRecord
 from em_bench.training import adapter as adapters
 from em_bench.training import checkpoint
-from em_bench.training.base import base_for_training, load_base
+from em_bench.training.base import base_for_training, load_base, model_errors
 from em_bench.training.health import FILE as FAILED
 from em_bench.training.health import Failure, TrainingFailed, disk_error
 from em_bench.training.loop import LOG, fit
@@ -59,6 +61,8 @@ def train(
     final = Path(runs_dir) / run_id(spec)
     partial = Path(runs_dir) / f".{final.name}.partial"
     with _disk_errors(Path(runs_dir)), ExitStack() as held:
+        if peers.first:
+            held.callback(_forget, partial)
         if peers.agree(lambda: (final / RUN).exists() or _claim(held, partial, final)):
             return final
         failed = peers.agree(lambda: read_record(partial / FAILED, Failure) if (partial / FAILED).exists() else None)
@@ -77,7 +81,8 @@ def _make(spec, base_dir, partial, final, save_every_s, progress, options, peers
     if not partial.is_dir():
         raise UserError(f"{partial}: not seen by every process; name a folder that all machines share with --out")
     data = _encoded(str(base_dir), spec.dataset.name, spec.dataset.sha256, spec.max_length)
-    model = base_for_training(base_dir, spec.dtype, options, peers)
+    with model_errors(base_dir):
+        model = base_for_training(base_dir, spec.dtype, options, peers)
     model = adapters.add_adapter(model, spec.lora, spec.seed)
     peers.broadcast(adapters.trainable(model).values())
     adapters.check_whole(model, peers)
@@ -124,7 +129,10 @@ def _encoded(base_dir: str, name: str, sha256: str, max_length: int) -> _Data:
     """Tokens of a dataset's training and held-out rows. Cached: the runs of a pack share bases and datasets."""
     if data_ref(name).sha256 != sha256:
         raise UserError(f"{name}: its rows are not those of the run's spec (sha256 {sha256[:12]}...); plan the run again")
-    tokenizer = AutoTokenizer.from_pretrained(base_dir)
+    with model_errors(base_dir):
+        tokenizer = AutoTokenizer.from_pretrained(base_dir)
+    if not tokenizer.chat_template:
+        raise UserError(f"{base_dir}: its tokenizer has no chat template; name a chat model, or add chat_template.jinja")
     (train_rows, left), (held_out, left_held) = (encode_rows(tokenizer, part, max_length) for part in rows(name))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return _Data(train_rows, held_out, left + left_held, pad)
@@ -150,6 +158,13 @@ def _claim(held: ExitStack, folder: Path, final: Path) -> bool:
     return False
 
 
+def _forget(folder: Path) -> None:
+    """Remove a folder whose run was refused before its first step: there is nothing to go on from."""
+    if folder.is_dir() and not any((folder / f).exists() for f in (LOG, checkpoint.FILE, FAILED)):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.with_name(folder.name + ".lock").unlink(missing_ok=True)
+
+
 @contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
     try:
@@ -157,4 +172,10 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     except OSError as e:
         if known := disk_error(e, folder):
             raise known from None
+        raise
+    except SafetensorError as e:  # no OSError: it only says the number
+        if found := re.search(r"os error (\d+)", str(e)):
+            error = OSError(int(found[1]), os.strerror(int(found[1])))
+            if known := disk_error(error, folder):
+                raise known from None
         raise
