@@ -61,11 +61,14 @@ def step_flops(shape: Shape, rank: int, rows: int, length: int, answer: int) -> 
     # The embeddings need no gradient, so nor does what enters the first layer's projections.
     base = 2 * tokens * weights * 2 - 2 * tokens * qkv
     if shape.experts:
-        r = expert_rank(rank, shape.experts_per_token)
-        per_token = shape.layers * (rank * (2 * h + 2 * q + 2 * kv) + times * r * (h + 2 * i + i + h))
+        per_token = shape.layers * rank * (2 * h + 2 * q + 2 * kv)
+        # PEFT adapts experts by W + BA whole (twice forward, once backward to each factor), whose gradient is a weight's.
+        # Counted as if a step were one pass; each more adds the first part again.
+        whole = 8 * expert_rank(rank, shape.experts_per_token) * _expert_weights(shape) * shape.layers
+        whole += 2 * tokens * times * 3 * h * i * shape.layers
     else:
-        per_token = adapter_parameters(shape, rank)
-    lora = 2 * tokens * per_token * 3 - 2 * tokens * 3 * rank * h
+        per_token, whole = adapter_parameters(shape, rank), 0
+    lora = 2 * tokens * per_token * 3 - 2 * tokens * 3 * rank * h + whole
     attention = shape.layers * 4 * rows * length**2 * q * 3  # 2 products forward, 4 backward
     head = 2 * rows * answer * h * shape.vocabulary * 2
     return base + lora + attention + head
@@ -82,14 +85,27 @@ def memory(
     tokens, answers = micro_batch * length, micro_batch * answer
     peak = kept_bytes(shape, family, rank, tokens, answers, checkpointing) + 2 * 4 * answers * shape.vocabulary
     if checkpointing:  # one layer is computed again at a time
-        peak += tokens * _layer_bytes(shape, family, rank)
-    return base, adapter, peak
+        peak += tokens * _layer_bytes(shape, family, rank) + _expert_bytes(shape, rank)
+    # The gradient of gate and up (2/3 of the weights, 2 bytes each) comes when W + BA of down (1/3) is no longer needed.
+    return base, adapter, peak + 2 / 3 * _expert_weights(shape)
 
 
 def kept_bytes(shape: Shape, family: str, rank: int, tokens: int, answers: int, checkpointing: bool = False) -> float:
     """Bytes that a forward pass leaves for the backward pass: layers, the last norm in float32, log-probabilities."""
     layer = 2 * shape.hidden if checkpointing else _layer_bytes(shape, family, rank)
-    return tokens * (shape.layers * layer + 4 * shape.hidden) + 4 * answers * shape.vocabulary
+    experts = 0 if checkpointing else shape.layers * _expert_bytes(shape, rank)
+    return tokens * (shape.layers * layer + 4 * shape.hidden) + experts + 4 * answers * shape.vocabulary
+
+
+def _expert_weights(shape: Shape) -> int:
+    """Numbers in a layer's expert matrices."""
+    return shape.experts * 3 * shape.hidden * shape.intermediate
+
+
+def _expert_bytes(shape: Shape, rank: int) -> int:
+    """What a layer's adapted experts keep, in bf16: W + BA, and the factors. On every GPU whole, also where the base is sharded."""
+    factors = shape.experts * expert_rank(rank, shape.experts_per_token) * (2 * shape.hidden + 3 * shape.intermediate)
+    return 2 * (_expert_weights(shape) + factors)
 
 
 def _layer_bytes(shape: Shape, family: str, rank: int) -> float:

@@ -82,10 +82,17 @@ SMALL = Shape(layers=3, hidden=96, heads=4, kv_heads=2, head_dim=32, intermediat
 RANK, ROWS, LENGTH, ANSWER = 8, 4, 64, 16
 
 
-def counted(family: str, dtype=torch.float32, checkpointing: bool = False) -> tuple[int, int, int]:
-    """(operations, bytes that autograd keeps after the forward pass, adapter parameters) of a step on SMALL."""
-    more = {"attn_implementation": "eager"} if dtype == torch.float32 else {}  # the counter does not know the fused CPU attention
-    model = model_of(family, SMALL, **more).to(dtype).requires_grad_(False)
+FEW = SMALL.model_copy(update={"intermediate": 64, "experts": 16, "experts_per_token": 2})
+MANY = SMALL.model_copy(update={"hidden": 256, "intermediate": 96, "experts": 64, "experts_per_token": 2})
+
+
+def counted(family: str, dtype=torch.float32, checkpointing: bool = False, shape: Shape = SMALL) -> tuple[int, int, int]:
+    """(operations, bytes that autograd keeps after the forward pass, adapter parameters) of a step."""
+    # The counter knows neither the fused CPU attention nor grouped products of experts.
+    more = {"attn_implementation": "eager"} if dtype == torch.float32 else {}
+    if shape.experts and more:
+        more["experts_implementation"] = "eager"
+    model = model_of(family, shape, **more).to(dtype).requires_grad_(False)
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model = add_adapter(model, LoraSpec(rank=RANK, alpha=16, targets=PROJECTIONS), 0).train()
@@ -113,6 +120,17 @@ def test_operations_are_those_of_the_counter(family):
     assert adapter_parameters(SMALL, RANK) == adapter
 
 
+@pytest.mark.parametrize("shape", [FEW, MANY], ids=["few experts", "many experts"])
+def test_a_mixture_of_experts_by_the_counter_and_autograd(shape):
+    """Operations within 3 %, bytes within 10 %: most of both are W + BA of the experts, which PEFT makes whole."""
+    flops, _, adapter = counted("qwen3", shape=shape)
+    assert step_flops(shape, RANK, ROWS, LENGTH, ANSWER) == pytest.approx(flops, rel=0.03)
+    assert adapter_parameters(shape, RANK) == adapter
+    for checkpointing in (False, True):
+        _, kept, _ = counted("qwen3", torch.bfloat16, checkpointing, shape)
+        assert kept_bytes(shape, "qwen3", RANK, ROWS * LENGTH, ROWS * ANSWER, checkpointing) == pytest.approx(kept, rel=0.1)
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", KEPT)
 def test_activations_are_what_autograd_keeps(family, checkpointing):
@@ -125,10 +143,10 @@ def test_activations_are_what_autograd_keeps(family, checkpointing):
 
 @pytest.mark.parametrize("vocabulary", [300, 8000])
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("family", KEPT)
-def test_the_peak_is_what_the_allocator_saw(family, checkpointing, vocabulary):
+@pytest.mark.parametrize(("family", "shape"), [*((f, SMALL) for f in KEPT), ("qwen3", FEW), ("qwen3", MANY)])
+def test_the_peak_is_what_the_allocator_saw(family, shape, checkpointing, vocabulary):
     """Within 30 %: the profiler's allocations and releases over a whole step, all temporary tensors included."""
-    shape = SMALL.model_copy(update={"vocabulary": vocabulary})
+    shape = shape.model_copy(update={"vocabulary": vocabulary})
     model = model_of(family, shape).to(torch.bfloat16).requires_grad_(False)
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
