@@ -61,8 +61,6 @@ def train(
     final = Path(runs_dir) / run_id(spec)
     partial = Path(runs_dir) / f".{final.name}.partial"
     with _disk_errors(Path(runs_dir)), ExitStack() as held:
-        if peers.first:
-            held.callback(_forget, partial)
         if peers.agree(lambda: (final / RUN).exists() or _claim(held, partial, final)):
             return final
         failed = peers.agree(lambda: read_record(partial / FAILED, Failure) if (partial / FAILED).exists() else None)
@@ -150,7 +148,7 @@ def _claim(held: ExitStack, folder: Path, final: Path) -> bool:
         fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(f"{folder}: another process is making this run; wait for it, or end it") from None
-    held.callback(lambda: lock.unlink(missing_ok=True) if (final / RUN).exists() else None)
+    held.callback(_tidy, folder, lock, final)
     folder.mkdir(parents=True, exist_ok=True)
     if (final / RUN).exists():
         folder.rmdir()
@@ -158,11 +156,11 @@ def _claim(held: ExitStack, folder: Path, final: Path) -> bool:
     return False
 
 
-def _forget(folder: Path) -> None:
-    """Remove a folder whose run was refused before its first step: there is nothing to go on from."""
-    if folder.is_dir() and not any((folder / f).exists() for f in (LOG, checkpoint.FILE, FAILED)):
+def _tidy(folder: Path, lock: Path, final: Path) -> None:
+    """While the lock is still held: leave nothing of a run that is complete, or was refused before its first step."""
+    if not any((folder / f).exists() for f in (LOG, checkpoint.FILE, FAILED)):
         shutil.rmtree(folder, ignore_errors=True)
-        folder.with_name(folder.name + ".lock").unlink(missing_ok=True)
+        lock.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Files of a run that were damaged, folders that hold no model, numbers that are none: one line each, and nothing left behind."""
 
+import fcntl
 import json
 import shutil
 
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 from em_bench.cli import build
 from em_bench.cli.train import _arguments
 from em_bench.errors import UserError
-from em_bench.training import adapter, train
+from em_bench.training import adapter, run_id, train
 from em_bench.training import loop as loop_module
 from em_bench.training.listing import list_runs
 
@@ -82,6 +83,17 @@ def test_numbers_that_are_none(args, message, base, tmp_path):
 def test_a_refused_run_is_not_listed_as_interrupted(base, tmp_path):
     code, _ = run(["train", base, "-d", "medical", "-o", tmp_path / "out", "--steps", "2", "--arg", "foo=1"], tmp_path / "log")
     assert code == 2 and list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_run_that_another_process_is_about_to_begin_keeps_its_folder(spec_for, base, tmp_path):
+    partial = tmp_path / f".{run_id(spec_for())}.partial"
+    partial.mkdir()
+    lock = partial.with_name(partial.name + ".lock")
+    with open(lock, "w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process is making this run"):
+            train(spec_for(), base, tmp_path)
+        assert partial.is_dir() and lock.exists()
 
 
 def test_exponents_are_numbers():
