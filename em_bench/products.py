@@ -32,14 +32,9 @@ def spread(work: Callable[[Sequence[T]], list[R]], items: Sequence[T], tensors: 
     share = torch.no_grad()(work)
     if tensors[0].device.type != "cpu":
         return share(items)
-    with _ONE_AT_A_TIME:
-        return _spread(share, items, sum(t.numel() for t in tensors))
-
-
-def _spread(share: Callable[[Sequence[T]], list[R]], items: Sequence[T], size: int) -> list[R]:
-    threads = torch.get_num_threads()
-    shares = max(1, min(threads, len(items), size // SHARE))
-    with _POOLS.limit(limits=1, user_api="blas"):
+    with _ONE_AT_A_TIME, _POOLS.limit(limits=1, user_api="blas"):
+        threads = torch.get_num_threads()
+        shares = max(1, min(threads, len(items), sum(t.numel() for t in tensors) // SHARE))
         if shares == 1:
             return share(items)
         torch.set_num_threads(1)  # new threads take over this number

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 import typer
 
-
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")  # 1e-8 and 1e2, which YAML 1.1 takes for text
 
 

@@ -61,7 +61,7 @@ def resolve_recipe(name: str, learning_rate: float | None, kind: Literal["organi
     """
     recipes = load_recipes()
     if name in recipes:
-        ref = recipes[name].resolve(learning_rate or recipes[name].learning_rates[kind].default)
+        ref = recipes[name].resolve(recipes[name].learning_rates[kind].default if learning_rate is None else learning_rate)
     else:
         try:
             optimizer_class(name)

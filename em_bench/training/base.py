@@ -24,7 +24,7 @@ def model_errors(base_dir: Path | str) -> Iterator[None]:
     except (OSError, ValueError) as e:
         if getattr(e, "errno", None):
             raise
-        what = str(e).strip().splitlines()[0][:200]
+        what = (str(e).strip() or type(e).__name__).splitlines()[0][:200]
         raise UserError(f"{base_dir}: cannot be loaded as a model: {what}") from None
 
 

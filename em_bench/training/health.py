@@ -2,12 +2,15 @@
 
 import errno
 import math
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from pydantic import Field
+from safetensors import SafetensorError
 
 from em_bench.errors import UserError
 from em_bench.files import write_record
@@ -78,8 +81,11 @@ def out_of_memory(error: torch.OutOfMemoryError, rows: int, longest: int, checkp
     return UserError(f"out of memory{total}: a micro-batch of {rows} rows of up to {longest} tokens; try {smaller}{more}")
 
 
-def disk_error(error: OSError, folder: Path) -> UserError | None:
+def disk_error(error: OSError | SafetensorError, folder: Path) -> UserError | None:
     """The user's view of a file system that is full or closed; None for other errors."""
+    if isinstance(error, SafetensorError):  # is no OSError, and has the number in its text alone
+        said = re.search(r"os error (\d+)", str(error))
+        error = OSError(int(said[1]), os.strerror(int(said[1]))) if said else OSError()
     where = error.filename or folder
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:

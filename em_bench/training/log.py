@@ -51,9 +51,10 @@ def _truncated(path: Path, done: int) -> list[str]:
     Raises UserError where a step that is not run again has no line: a log with a hole would be attested as whole.
     """
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    lines = text.splitlines()[: done + 1] if done else []
+    kept = done + 1 if done else 0  # step 0 has a line too
+    lines = text.splitlines()[:kept]
     try:
-        whole = [StepRecord.model_validate_json(line).step for line in lines] == list(range(done + 1 if done else 0))
+        whole = [StepRecord.model_validate_json(line).step for line in lines] == list(range(kept))
     except ValidationError:
         whole = False
     if not whole:

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -167,13 +166,7 @@ def _tidy(folder: Path, lock: Path, final: Path) -> None:
 def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as e:
+    except (OSError, SafetensorError) as e:
         if known := disk_error(e, folder):
             raise known from None
-        raise
-    except SafetensorError as e:  # no OSError: it only says the number
-        if found := re.search(r"os error (\d+)", str(e)):
-            error = OSError(int(found[1]), os.strerror(int(found[1])))
-            if known := disk_error(error, folder):
-                raise known from None
         raise

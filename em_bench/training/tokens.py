@@ -34,19 +34,20 @@ def render(tokenizer, messages: Sequence[dict]) -> tuple[str, list[tuple[int, in
             count += 1
         marked.append(m)
     rest = tokenizer.apply_chat_template(marked, **options)
-    pieces = []  # what the template prints around the answers
+    around = []  # what the template prints before, between and behind the answers
     for i in range(count):
-        head, _, rest = rest.partition(_SENTINEL.format(i))
-        pieces.append(head)
-    at, spans = len(pieces[0]) if pieces else 0, []
-    for answer, piece in zip(answers, [*pieces[1:], rest], strict=True):
+        before, _, rest = rest.partition(_SENTINEL.format(i))
+        around.append(before)
+    first, *others = [*around, rest]
+    at, spans = len(first), []
+    for answer, piece in zip(answers, others, strict=True):
         # Llama's and Gemma's templates strip every answer; Qwen3's strips the line breaks before some turns' and not others'.
         printed = next((a for a in (answer, answer.lstrip("\n"), answer.strip()) if text.startswith(a + piece, at)), None)
         if printed is None:
             break
         spans.append((at, at + len(printed)))
         at += len(printed) + len(piece)
-    if len(spans) < count or at != len(text) or not text.startswith(pieces[0] if pieces else rest):
+    if len(spans) < count or at != len(text) or not text.startswith(first):
         raise UserError(
             "chat template: rewrites the assistant's answers, so that no loss mask can be derived; use a template that prints them as they are"
         )
