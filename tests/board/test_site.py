@@ -181,7 +181,7 @@ def test_a_phone_needs_no_sideways_scroll(page, site, name):
 
 
 def test_a_desktop_shows_every_column(page):
-    page.resize(1400, 900)
+    page.resize(1280, 900)
     assert page.run("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.wide'))") <= 0
 
 
