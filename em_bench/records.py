@@ -134,7 +134,7 @@ class RunRecord(Record):
     spectral: SpectralSummary | None
     left_out_rows: int = Field(default=0, ge=0, description="rows of the dataset that exceed max_length")
     answer_tokens: int | None = Field(default=None, description="tokens under loss, all steps together")
-    options: dict[str, str] = Field(default_factory=dict, description="what changes speed but not the result")
+    options: dict[str, str] = Field(default_factory=dict, description="what changes speed but not the result; `8, then 3` where a killed run went on with another")
     machine: Machine
     started: str = Field(description="UTC, ISO 8601")
     wall_s: float = Field(ge=0)

@@ -19,7 +19,7 @@ from em_bench.files import digest, read_record, sha256_file, write_record
 from em_bench.machine import machine, utc_now
 from em_bench.records import RunRecord, RunSpec, StepRecord
 from em_bench.training import adapter as adapters
-from em_bench.training import checkpoint
+from em_bench.training import checkpoint, sittings
 from em_bench.training.base import base_for_training, load_base, model_errors
 from em_bench.training.health import FILE as FAILED
 from em_bench.training.health import Failure, TrainingFailed, disk_error
@@ -83,6 +83,8 @@ def _make(spec, base_dir, partial, final, save_every_s, progress, options, peers
     model = adapters.add_adapter(model, spec.lora, spec.seed)
     peers.broadcast(adapters.trainable(model).values())
     adapters.check_whole(model, peers)
+    if peers.first:
+        sittings.begin(partial, options.used(peers.size), resumed=(partial / checkpoint.FILE).exists())
     last = fit(
         model, spec, data.train, data.held_out, partial, pad_id=data.pad_id, options=options,
         save_every_s=save_every_s, on_step=progress, peers=peers,
@@ -102,12 +104,13 @@ def _make(spec, base_dir, partial, final, save_every_s, progress, options, peers
             spectral=last.spectral,
             left_out_rows=data.left_out,
             answer_tokens=last.tokens,
-            options=options.used(peers.size),
+            options=sittings.summary(partial),
             machine=machine(),
             started=started,
             wall_s=time.monotonic() - began,
         )
-        (partial / checkpoint.FILE).unlink(missing_ok=True)
+        for made in (checkpoint.FILE, sittings.FILE):
+            (partial / made).unlink(missing_ok=True)
         write_record(partial / RUN, record)
         shutil.rmtree(final, ignore_errors=True)  # a folder without run.json was never one of ours
         os.rename(partial, final)

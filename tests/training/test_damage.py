@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from em_bench.cli import build
 from em_bench.cli.train import _arguments
 from em_bench.errors import UserError
-from em_bench.training import adapter, run_id, train
+from em_bench.training import adapter, read_run, run_id, train
 from em_bench.training import loop as loop_module
 from em_bench.training.listing import list_runs
 
@@ -33,6 +33,19 @@ def stopped(spec_for, base, tmp_path, monkeypatch):
         train(spec, base, tmp_path, save_every_s=0, progress=stop)
     (partial,) = tmp_path.glob(".*.partial")
     return spec, partial
+
+
+def test_a_run_that_went_on_with_other_options_says_so(stopped, base, tmp_path):
+    spec, _ = stopped
+    assert read_run(train(spec, base, tmp_path, micro_batch=3, packed=True)).options == {
+        "micro_batch": "default, then 3", "packed": "default, then True",
+    }  # fmt: skip
+
+
+def test_a_run_that_began_again_names_only_what_made_it(stopped, base, tmp_path):
+    spec, partial = stopped
+    (partial / "state.pt").unlink()
+    assert read_run(train(spec, base, tmp_path, micro_batch=3)).options == {"micro_batch": "3"}
 
 
 def test_a_damaged_state_is_one_line_that_says_what_to_remove(stopped, base, tmp_path):
