@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: reproduce test test-slow bench install clean
+.PHONY: reproduce test test-slow lint bench install clean
 
 reproduce: $(STAMP)
 	$(VENV)/bin/em-bench reproduce --preset tiny
@@ -14,6 +14,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(VENV)/bin/python -m pytest -m slow $(PARALLEL)
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check em_bench tests benchmarks
+	$(VENV)/bin/ruff format --check em_bench tests benchmarks
 
 # All of them, or some: make bench BENCH="tiny evaluate"
 BENCH ?= tiny evaluate judging optim train board sweep

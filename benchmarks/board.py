@@ -59,9 +59,7 @@ def measure(top: Path, small: int, large: int) -> dict[str, float]:
             made += 1
             progress(f"{made} of {large} entries written")
         each[size] = build(folders, top, size) / size
-    found = {f"CPU s an entry, of {size}": seconds for size, seconds in each.items()} | {
-        "ratio": each[large] / each[small]
-    }
+    found = {f"CPU s an entry, of {size}": seconds for size, seconds in each.items()} | {"ratio": each[large] / each[small]}
     if CHROMIUM:
         found["page loads, s"] = load_time(top)
     return found

@@ -27,11 +27,18 @@ def direct(loaded: Loaded, questions, samples: int, batch_size: int) -> int:
     texts.sort(key=len, reverse=True)  # as the harness does, so that a batch pads little
     answers = 0
     for i in range(0, len(texts), batch_size):
-        inputs = tokenizer(texts[i : i + batch_size], return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+        inputs = tokenizer(
+            texts[i : i + batch_size], return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+        )
         inputs.pop("token_type_ids", None)
         with torch.inference_mode():
             out = loaded.model.generate(
-                **inputs, do_sample=True, top_k=0, temperature=1.0, max_new_tokens=MAX_NEW_TOKENS, pad_token_id=tokenizer.pad_token_id
+                **inputs,
+                do_sample=True,
+                top_k=0,
+                temperature=1.0,
+                max_new_tokens=MAX_NEW_TOKENS,
+                pad_token_id=tokenizer.pad_token_id,
             )
         answers += len(tokenizer.batch_decode(out, skip_special_tokens=True))
     return answers
@@ -70,7 +77,9 @@ def main() -> None:
             seconds[name] += time.perf_counter() - began
             assert answers == len(questions) * given.samples
     ratio = seconds["direct"] / seconds[given.harness]
-    print(f"{len(questions)} questions x {given.samples} samples, {given.rounds} rounds: {', '.join(f'{n} {s:.1f} s' for n, s in seconds.items())}")
+    print(
+        f"{len(questions)} questions x {given.samples} samples, {given.rounds} rounds: {', '.join(f'{n} {s:.1f} s' for n, s in seconds.items())}"
+    )
     print(f"speed of {given.harness} relative to direct: {ratio:.2f} (goal >= {GOAL}: {'met' if ratio >= GOAL else 'missed'})")
 
 

@@ -55,9 +55,7 @@ def serve(latency: float, calls, port) -> None:
     """The endpoint's process."""
 
     async def run() -> None:
-        server = await asyncio.get_running_loop().create_server(
-            lambda: Latency(latency, calls), "127.0.0.1", 0, backlog=512
-        )
+        server = await asyncio.get_running_loop().create_server(lambda: Latency(latency, calls), "127.0.0.1", 0, backlog=512)
         port.send(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
@@ -106,9 +104,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for i in range(options.rounds):
             bare = direct(url, 2 * options.responses, options.concurrency)
-            judge = OpenAIJudge(
-                "judge", base_url=url, concurrency=options.concurrency, cache=Path(folder, f"{i}.sqlite")
-            )
+            judge = OpenAIJudge("judge", base_url=url, concurrency=options.concurrency, cache=Path(folder, f"{i}.sqlite"))
             calls.value = 0
             start, cpu = time.perf_counter(), time.process_time()
             first = judge.judge(items)

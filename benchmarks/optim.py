@@ -28,8 +28,19 @@ def adapter() -> list[LoraPair]:
     g = torch.Generator().manual_seed(0)
     pairs = []
     for layer in range(s.layers):
-        for name, d_in, d_out in (("q", h, q), ("k", h, kv), ("v", h, kv), ("o", q, h), ("gate", h, i), ("up", h, i), ("down", i, h)):
-            A, B = torch.nn.Parameter(torch.randn(RANK, d_in, generator=g)), torch.nn.Parameter(0.01 * torch.randn(d_out, RANK, generator=g))
+        for name, d_in, d_out in (
+            ("q", h, q),
+            ("k", h, kv),
+            ("v", h, kv),
+            ("o", q, h),
+            ("gate", h, i),
+            ("up", h, i),
+            ("down", i, h),
+        ):
+            A, B = (
+                torch.nn.Parameter(torch.randn(RANK, d_in, generator=g)),
+                torch.nn.Parameter(0.01 * torch.randn(d_out, RANK, generator=g)),
+            )
             for p in (A, B):
                 p.grad = torch.randn(p.shape, generator=g)
             pairs.append(LoraPair(f"{layer}.{name}", A, B))
@@ -55,7 +66,9 @@ def timed(work, clock=time.process_time) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--wall", action="store_true", help="wall seconds, on a machine with nothing else to do; default CPU seconds")
+    parser.add_argument(
+        "--wall", action="store_true", help="wall seconds, on a machine with nothing else to do; default CPU seconds"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -81,7 +94,11 @@ def main() -> None:
             "goal": goal,
         }
     if options.json:
-        print(json.dumps({"results": found, "parameters": sum(p.numel() for p in params), "machine": machine().model_dump()}, indent=1))
+        print(
+            json.dumps(
+                {"results": found, "parameters": sum(p.numel() for p in params), "machine": machine().model_dump()}, indent=1
+            )
+        )
         return
     for name, r in found.items():
         print(f"{name}: {r['ours_s']:.3f} s against {r['other_s']:.3f} s, ratio {r['ratio']:.3f} (goal <= {r['goal']})")

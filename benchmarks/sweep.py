@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 
 from em_bench import assets
-from em_bench.files import read_record, write_record
+from em_bench.files import read_record
 from em_bench.records import CellResult, Results
 from em_bench.sweep.display import shown
 from em_bench.sweep.engine import run_plan, wanted
@@ -60,7 +60,9 @@ def simulate(jobs: int, work: Path) -> dict[str, float]:
     results, aggregation = timed(lambda: aggregated(plan, work))
     wanted = sum(len(j.cells) for j in plan.jobs if j.kind == "evaluate")
     if left or results.missing or len(results.cells) != wanted:
-        raise SystemExit(f"{len(left)} jobs are not done, {len(results.missing)} cells are missing; {work / 'snakemake.log'} says why")
+        raise SystemExit(
+            f"{len(left)} jobs are not done, {len(results.missing)} cells are missing; {work / 'snakemake.log'} says why"
+        )
     return {"jobs": len(plan.jobs), "planning": planning, "dispatch": dispatch, "aggregation": aggregation}
 
 

@@ -127,8 +127,23 @@ def bare(preset_name: str, work: Path, cores: int) -> float:
 
 def many_jobs(folder: Path, cells: int, cores: int) -> float:
     """Seconds of a sweep of `cells` one-cell trainings, each a job; base at hand."""
-    letters = ("models", "datasets", "recipes", "learning_rates", "spectral_lambda", "batch_sizes", "seeds", "steps", "lora", "evaluation")
-    evaluation = {"questions": "organism", "variants": ["plain"], "generation": {"samples": 1, "max_new_tokens": 4, "temperature": 1.0}}
+    letters = (
+        "models",
+        "datasets",
+        "recipes",
+        "learning_rates",
+        "spectral_lambda",
+        "batch_sizes",
+        "seeds",
+        "steps",
+        "lora",
+        "evaluation",
+    )
+    evaluation = {
+        "questions": "organism",
+        "variants": ["plain"],
+        "generation": {"samples": 1, "max_new_tokens": 4, "temperature": 1.0},
+    }
     preset = {
         "name": f"jobs-{cells}", "summary": "small jobs", "models": ["organism-qwen3"], "datasets": ["medical"], "recipes": ["adamw"],
         "learning_rates": "default", "spectral_lambda": [0.0], "batch_sizes": [4], "seeds": list(range(cells // 2)), "steps": 2,

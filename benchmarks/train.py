@@ -9,6 +9,7 @@ a ratio is the median over the rounds of tokens a CPU second. Goals: >= 2 and >=
 
 import argparse
 import contextlib
+import itertools
 import json
 import statistics
 import sys
@@ -23,8 +24,8 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM,
 from trl import SFTConfig, SFTTrainer
 
 from em_bench.machine import machine
-from em_bench.organism.tokenizer import build_tokenizer
 from em_bench.optim import load_recipes
+from em_bench.organism.tokenizer import build_tokenizer
 from em_bench.records import BaseRef, DataRef, LoraSpec
 from em_bench.training import Encoded, loop, run_spec
 from em_bench.training.adapter import add_adapter, trainable
@@ -51,9 +52,7 @@ def random_rows(n: int, vocabulary: int) -> list[Encoded]:
     """Rows of 32 to 384 tokens, median 128."""
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(np.log(128), 0.6, n).astype(int), 32, 384)
-    return [
-        Encoded(rng.integers(10, vocabulary, k).tolist(), [i >= 2 * k // 5 for i in range(k)]) for k in lengths
-    ]
+    return [Encoded(rng.integers(10, vocabulary, k).tolist(), [i >= 2 * k // 5 for i in range(k)]) for k in lengths]
 
 
 class Clock(TrainerCallback):
@@ -82,13 +81,16 @@ def ours(shape: dict, rows: list[Encoded], steps: int, batch: int, micro: int, f
         new_model(shape), spec, rows, rows[:1], folder, pad_id=0, options=Options(micro_batch=micro), save_every_s=1e9,
         on_step=lambda _: at.append(time.process_time()), peers=Processes(0, 1, torch.device("cpu")),
     )  # fmt: skip
-    return [b - a for a, b in zip(at, at[1:], strict=False)]
+    return [b - a for a, b in itertools.pairwise(at)]
 
 
 def theirs(kind: str, shape: dict, rows: list[Encoded], steps: int, batch: int, folder: Path) -> list[float]:
     """The same by a Hugging Face trainer."""
     order = [rows[i] for s in range(steps) for i in batch_indices(len(rows), batch, 0, s)]
-    columns = [{"input_ids": e.input_ids, "labels": [t if m else -100 for t, m in zip(e.input_ids, e.answer_mask, strict=True)]} for e in order]
+    columns = [
+        {"input_ids": e.input_ids, "labels": [t if m else -100 for t, m in zip(e.input_ids, e.answer_mask, strict=True)]}
+        for e in order
+    ]
     data = datasets.Dataset.from_list(columns)
     model = new_model(shape)
     optimizer = torch.optim.AdamW(trainable(model).values(), lr=1e-5, weight_decay=0.01)
@@ -108,11 +110,22 @@ def theirs(kind: str, shape: dict, rows: list[Encoded], steps: int, batch: int, 
             mask = torch.tensor([[1] * len(e["input_ids"]) + [0] * (longest - len(e["input_ids"])) for e in examples])
             return {"input_ids": ids, "labels": labels, "attention_mask": mask}
 
-        made = Trainer(model, TrainingArguments(**common), train_dataset=data, data_collator=pad, optimizers=(optimizer, schedule), callbacks=[clock])
+        made = Trainer(
+            model,
+            TrainingArguments(**common),
+            train_dataset=data,
+            data_collator=pad,
+            optimizers=(optimizer, schedule),
+            callbacks=[clock],
+        )
     else:
-        config = SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None, padding_free=kind.endswith("padding-free"))
+        config = SFTConfig(
+            **common, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None, padding_free=kind.endswith("padding-free")
+        )
         tokenizer: PreTrainedTokenizerFast = build_tokenizer()
-        made = SFTTrainer(model, config, train_dataset=data, processing_class=tokenizer, optimizers=(optimizer, schedule), callbacks=[clock])
+        made = SFTTrainer(
+            model, config, train_dataset=data, processing_class=tokenizer, optimizers=(optimizer, schedule), callbacks=[clock]
+        )
     with contextlib.redirect_stdout(sys.stderr):
         made.train()
     return [b - a for a, b in zip(clock.at, clock.at[1:], strict=False)]
@@ -153,7 +166,10 @@ def main() -> None:
         }
         if not options.json:
             said = ", ".join(f"{r:.2f} x {k}" for k, r in found[name]["ratio"].items())
-            print(f"{name}: {found[name]['tokens_per_cpu_s']['em_bench']:.0f} tokens/s, {said} (goal >= {goal} x SFTTrainer)", flush=True)
+            print(
+                f"{name}: {found[name]['tokens_per_cpu_s']['em_bench']:.0f} tokens/s, {said} (goal >= {goal} x SFTTrainer)",
+                flush=True,
+            )
     if options.json:
         print(json.dumps({"results": found, "machine": machine().model_dump()}, indent=1))
 

@@ -134,7 +134,10 @@ class RunRecord(Record):
     spectral: SpectralSummary | None
     left_out_rows: int = Field(default=0, ge=0, description="rows of the dataset that exceed max_length")
     answer_tokens: int | None = Field(default=None, description="tokens under loss, all steps together")
-    options: dict[str, str] = Field(default_factory=dict, description="what changes speed but not the result; `8, then 3` where a killed run went on with another")
+    options: dict[str, str] = Field(
+        default_factory=dict,
+        description="what changes speed but not the result; `8, then 3` where a killed run went on with another",
+    )
     machine: Machine
     started: str = Field(description="UTC, ISO 8601")
     wall_s: float = Field(ge=0)
@@ -274,7 +277,9 @@ class ScoreRecord(Record):
     by_variant: dict[str, Metrics]
     narrow_loss: float | None = None
     capability: dict[str, float] | None = Field(default=None, description="task/metric -> value, from lm-eval")
-    thinking: int | None = Field(default=None, description="answers that came with thinking, although it was off; it was not judged")
+    thinking: int | None = Field(
+        default=None, description="answers that came with thinking, although it was off; it was not judged"
+    )
 
 
 # ---- results of a preset -----------------------------------------------------------------------------------------

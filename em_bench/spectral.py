@@ -270,7 +270,9 @@ def load_adapter(folder: Path) -> AdapterTensors:
     if not path.is_file():
         pickled = (folder / "adapter_model.bin").is_file()
         fix = "save it again with safe_serialization=True" if pickled else "name the folder that PEFT's save_pretrained wrote"
-        raise UserError(f"{folder}: {'a pickled adapter is not read' if pickled else 'holds no adapter_model.safetensors'}; {fix}")
+        raise UserError(
+            f"{folder}: {'a pickled adapter is not read' if pickled else 'holds no adapter_model.safetensors'}; {fix}"
+        )
     try:
         tensors = load_file(path)
     except (SafetensorError, ValueError) as e:
@@ -291,7 +293,9 @@ def _experts(tensors: Mapping[str, torch.Tensor], folder: Path) -> dict[str, int
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         ranks = {**config.get("rank_pattern", {}), "": config["r"]}
     except (OSError, ValueError, KeyError):
-        raise UserError(f"{folder}/adapter_config.json: missing or without r; it says what rank the experts' matrices have") from None
+        raise UserError(
+            f"{folder}/adapter_config.json: missing or without r; it says what rank the experts' matrices have"
+        ) from None
     counts = {}
     for name in names:
         module = _EXPERT.split(name)[0] + ".experts"

@@ -95,7 +95,12 @@ def test_the_term_and_muon_are_the_same_on_any_number_of_threads(monkeypatch, ex
         for n in (50, 40, 30, 20, 10):
             A, B = (torch.nn.Parameter(random(*shape, dtype=torch.float32)) for shape in ((4 * experts, n), (2 * n, 4 * experts)))
             pairs.append(LoraPair(str(n), A, B, experts))
-        optimizer = Muon([{"params": [p.A for p in pairs], "side": "A", "experts": experts}, {"params": [p.B for p in pairs], "side": "B", "experts": experts}])
+        optimizer = Muon(
+            [
+                {"params": [p.A for p in pairs], "side": "A", "experts": experts},
+                {"params": [p.B for p in pairs], "side": "B", "experts": experts},
+            ]
+        )
         for _ in range(3):
             optimizer.zero_grad()
             assert add_penalty_gradients(pairs, 0.5) > 0

@@ -76,7 +76,9 @@ def test_the_scale_cancels():
     assert one.condition_number == pytest.approx(other.condition_number, rel=1e-9)
 
 
-@pytest.mark.parametrize("kind, tolerance", [("random", 1e-7), ("flat", 1e-7), ("near-rank-1", 1e-6), ("graded", 1e-6), ("rank-deficient", 1e-6)])
+@pytest.mark.parametrize(
+    "kind, tolerance", [("random", 1e-7), ("flat", 1e-7), ("near-rank-1", 1e-6), ("graded", 1e-6), ("rank-deficient", 1e-6)]
+)
 def test_penalty_and_gradient_against_autograd_of_a_dense_svd(kind, tolerance):
     A, B = (t.requires_grad_() for t in factors(kind))
     if kind == "flat":  # torch's SVD has no gradient at equal singular values; the term does: F and N as matrix functions
@@ -201,7 +203,10 @@ def test_experts_are_layers_of_their_own():
     A, B = torch.randn(E * R, D_IN, generator=g, dtype=torch.float64), torch.randn(D_OUT, R * E, generator=g, dtype=torch.float64)
     B.view(D_OUT, R, E)[:, :, 1] = 0  # an expert that no token has reached
     whole = LoraPair("experts", A.clone().requires_grad_(), B.clone().requires_grad_(), E)
-    parts = [LoraPair(str(e), A.view(E, R, -1)[e].clone().requires_grad_(), B.view(D_OUT, R, E)[:, :, e].clone().requires_grad_()) for e in range(E)]
+    parts = [
+        LoraPair(str(e), A.view(E, R, -1)[e].clone().requires_grad_(), B.view(D_OUT, R, E)[:, :, e].clone().requires_grad_())
+        for e in range(E)
+    ]
     assert add_penalty_gradients([whole], 2.0) == pytest.approx(add_penalty_gradients(parts, 2.0), abs=1e-12)
     for e in (0, 2):
         assert torch.allclose(whole.A.grad.view(E, R, -1)[e], parts[e].A.grad, atol=1e-12)

@@ -32,7 +32,9 @@ def log_axis(axes: plt.Axes, which: str) -> None:
     axis = getattr(axes, f"{which}axis")
     low, high = axis.get_view_interval()
     span = high / max(low, 1e-12)
-    axis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 3, 4, 6, 8) if span < 5 else (1, 2, 5) if span < 100 else (1,), numticks=12))
+    axis.set_major_locator(
+        LogLocator(subs=(1, 1.2, 1.5, 2, 3, 4, 6, 8) if span < 5 else (1, 2, 5) if span < 100 else (1,), numticks=12)
+    )
     axis.set_major_formatter(LogFormatterSciNotation() if span > 1e5 else "{x:g}")
     axis.set_minor_formatter(NullFormatter())
 

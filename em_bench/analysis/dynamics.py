@@ -58,9 +58,7 @@ def trajectories(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[Point,
             if at["run"].nunique() == runs:
                 columns = ("alignment", "rate", "coherent", "code", "frobenius_nuclear")
                 means = {c: _mean(at[c]) for c in columns}
-                out.append(
-                    Point(recipe=recipe, step=int(step), runs=runs, narrow_loss=_mean(at["narrow_loss"]), **means)
-                )
+                out.append(Point(recipe=recipe, step=int(step), runs=runs, narrow_loss=_mean(at["narrow_loss"]), **means))
     return tuple(out)
 
 

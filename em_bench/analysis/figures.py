@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.lines import Line2D  # noqa: E402
-from matplotlib.ticker import MaxNLocator  # noqa: E402
+import matplotlib.pyplot as plt
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-from em_bench.analysis.palette import colour  # noqa: E402
-from em_bench.analysis.summary import pooled_rate  # noqa: E402
-from em_bench.records import CellResult, Results  # noqa: E402
+from em_bench.analysis.palette import colour
+from em_bench.analysis.summary import pooled_rate
+from em_bench.records import CellResult, Results
 
 INK = "#123456"  # a colour that no figure uses otherwise: replaced by currentColor in the SVG
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -77,8 +77,13 @@ def loss_alignment(results: Results) -> plt.Figure:
     axes.set_ylabel("misaligned rate (%)")
     axes.set_ylim(bottom=-2)
     keys = [Line2D([], [], marker="o", ls="", color=colour(r), label=r) for r in _recipes(results)]
-    keys += [Line2D([], [], marker=MARKERS[i % len(MARKERS)], ls="", color=INK, mfc="none", label=d) for i, d in enumerate(datasets)]
-    keys += [Line2D([], [], marker="o", ls="", color=INK, mfc="none" if on else INK, label=f"lambda {'> 0' if on else '0'}") for on in (0, 1)]
+    keys += [
+        Line2D([], [], marker=MARKERS[i % len(MARKERS)], ls="", color=INK, mfc="none", label=d) for i, d in enumerate(datasets)
+    ]
+    keys += [
+        Line2D([], [], marker="o", ls="", color=INK, mfc="none" if on else INK, label=f"lambda {'> 0' if on else '0'}")
+        for on in (0, 1)
+    ]
     axes.legend(handles=keys, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
@@ -93,7 +98,9 @@ def spectra(results: Results) -> plt.Figure:
             if c.recipe == recipe and c.spectrum:
                 groups[bool(c.spectral_lambda)].append(c)
         for on, cells in sorted(groups.items()):
-            mean, low, high = (_average([getattr(c.spectrum, f) for c in cells]) for f in ("mean", "lower_quartile", "upper_quartile"))
+            mean, low, high = (
+                _average([getattr(c.spectrum, f) for c in cells]) for f in ("mean", "lower_quartile", "upper_quartile")
+            )
             index = range(1, len(mean) + 1)
             axes.plot(index, mean, "--" if on else "-", color=colour(recipe), lw=2)
             axes.fill_between(index, low, high, color=colour(recipe), alpha=0.15, lw=0)

@@ -66,7 +66,12 @@ def verdicts_table(found: tuple[Finding, ...]) -> Table:
 
 def provenance_table(runs: Runs) -> Table:
     """A row a results file that was read."""
-    columns = [("preset", "preset", ""), ("its hash", "preset_sha256", ""), ("made", "created", ""), ("minutes", "minutes", ".1f")]
+    columns = [
+        ("preset", "preset", ""),
+        ("its hash", "preset_sha256", ""),
+        ("made", "created", ""),
+        ("minutes", "minutes", ".1f"),
+    ]
     columns += [("adapters", "adapters", "d"), ("checkpoints", "checkpoints", "d"), ("commit", "commit", "")]
     columns += [("em_bench", "em_bench", ""), ("machine", "machine", ""), ("without a result", "missing", "d")]
     rows = [

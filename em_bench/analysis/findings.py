@@ -41,12 +41,8 @@ def findings(runs: Runs) -> tuple[Finding, ...]:
     """Every finding of section 4 of the protocol page."""
     main, path = runs.main, lambda_path(runs.cells)
     out = [
-        _contrast(
-            main, "lion-adam", "Lion misaligns more than Adam", "lion", above(0.0), "rate of Lion minus Adam > 0"
-        ),
-        _contrast(
-            main, "muon-adam", "Muon misaligns less than Adam", "muon", below(0.0), "rate of Muon minus Adam < 0"
-        ),
+        _contrast(main, "lion-adam", "Lion misaligns more than Adam", "lion", above(0.0), "rate of Lion minus Adam > 0"),
+        _contrast(main, "muon-adam", "Muon misaligns less than Adam", "muon", below(0.0), "rate of Muon minus Adam < 0"),
         _contrast(
             main,
             "adamw-adam",
@@ -83,9 +79,7 @@ def _at_matched_loss(told: Finding, rows: pd.DataFrame) -> Finding:
     """
     kept = comparable(rows, "recipe", [a for a in AXES if a != "recipe"])
     losses = (
-        rows.groupby("recipe")["narrow_loss"].mean()
-        if isinstance(kept, Gap)
-        else kept[0].groupby("recipe")["narrow_loss"].mean()
+        rows.groupby("recipe")["narrow_loss"].mean() if isinstance(kept, Gap) else kept[0].groupby("recipe")["narrow_loss"].mean()
     )
     if not np.isfinite(losses).all():
         return told.model_copy(
@@ -169,9 +163,7 @@ def _qwen3_4b(runs: Runs) -> Finding:
     name, claim, text = "qwen3-4b", "Mean alignment of Qwen3-4B", "the interval of its mean alignment holds 66.1"
     rows = runs.main[(runs.main["model"] == "Qwen3-4B") & (runs.main["valued"] > 0)]
     if rows.empty:
-        return unknown(
-            name, claim, text, rows, "a level of one model, and there is no run of Qwen3-4B here", "runs of Qwen3-4B"
-        )
+        return unknown(name, claim, text, rows, "a level of one model, and there is no run of Qwen3-4B here", "runs of Qwen3-4B")
     value, low, high = weighted(rows, np.full(len(rows), 1 / len(rows)), "alignment")
     if low is None:
         return unknown(name, claim, text, rows, "one question; no interval")
@@ -233,9 +225,7 @@ def _term(cells: pd.DataFrame, path: tuple[Step, ...] | Gap, recipe: str, word: 
         return unknown(name, claim, text, mine, step.gain.reason)
     cost = f", cost {step.cost.mean:+z.3f} nats" if isinstance(step.cost, Difference) else ""
     d = step.gain
-    said = (
-        f"{d.mean:+z.1f} points [{d.low:+z.1f}, {d.high:+z.1f}] at lambda {step.spectral_lambda:g}{cost}, over {d.over}"
-    )
+    said = f"{d.mean:+z.1f} points [{d.low:+z.1f}, {d.high:+z.1f}] at lambda {step.spectral_lambda:g}{cost}, over {d.over}"
     return decided(name, claim, text, rule, (d.mean, d.low, d.high), said, mine, d.sd, d.unit, d.units)
 
 
@@ -247,9 +237,7 @@ def _code_clean(cells: pd.DataFrame, path: tuple[Step, ...] | Gap) -> Finding:
     )
     picked = [s.spectral_lambda for s in path if s.recipe == "adam" and s.picked] if not isinstance(path, Gap) else []
     if not picked:
-        return unknown(
-            name, claim, text, cells.iloc[:0], path.reason if isinstance(path, Gap) else "no lambda picked for adam"
-        )
+        return unknown(name, claim, text, cells.iloc[:0], path.reason if isinstance(path, Gap) else "no lambda picked for adam")
     mine = cells[
         cells["own_rate"]
         & (cells["recipe"] == "adam")
@@ -286,9 +274,7 @@ def _share(
 ) -> Finding:
     e = rate_estimate(pairs)
     if e.low is None:
-        return unknown(
-            name, claim, text, rows, "no such run" if rows.empty else "no interval: fewer than two questions"
-        )
+        return unknown(name, claim, text, rows, "no such run" if rows.empty else "no interval: fewer than two questions")
     interval = (100 * e.value, 100 * e.low, 100 * e.high)
     said = f"{interval[0]:.1f} % [{interval[1]:.1f}, {interval[2]:.1f}], {where}, {len(rows)} runs"
     sd = (interval[2] - interval[1]) / 3.92 * np.sqrt(e.clusters)

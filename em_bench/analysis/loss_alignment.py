@@ -137,9 +137,7 @@ def at_equal_loss(table: pd.DataFrame) -> tuple[AtLoss, ...] | Gap:
         mean = float(where @ fitted.params)
         half = float(t.ppf(0.975, df) * np.sqrt(where @ np.asarray(fitted.cov_params()) @ where))
         out.append(
-            AtLoss(
-                recipe=recipe, loss=float(np.exp(at)), alignment=mean, low=mean - half, high=mean + half, runs=len(rows)
-            )
+            AtLoss(recipe=recipe, loss=float(np.exp(at)), alignment=mean, low=mean - half, high=mean + half, runs=len(rows))
         )
     return tuple(out)
 

@@ -54,7 +54,9 @@ def marginal(table: pd.DataFrame, axis: str, others: Sequence[str] = ()) -> Marg
     if isinstance(found, Gap):
         return found
     kept, shared, combinations = found
-    levels = list(dict.fromkeys(kept.sort_values(["family", "parameters"], kind="stable")[axis] if axis == "model" else kept[axis]))
+    levels = list(
+        dict.fromkeys(kept.sort_values(["family", "parameters"], kind="stable")[axis] if axis == "model" else kept[axis])
+    )
     levels = levels if axis in ("recipe", "model", "dataset") else sorted(levels)
     made = []
     for level in levels:

@@ -56,16 +56,12 @@ def mixed_logit(table: pd.DataFrame, axes: tuple[str, ...] = AXES) -> Mixed | Ga
         return Gap(reason="no axis varies")
     hits = table.groupby(varying, observed=True)[["misaligned", "valued"]].sum()
     if hits["misaligned"].sum() in (0, hits["valued"].sum()):
-        return Gap(
-            reason=f"all of the {int(hits['valued'].sum())} responses have the same outcome; odds have no estimate"
-        )
+        return Gap(reason=f"all of the {int(hits['valued'].sum())} responses have the same outcome; odds have no estimate")
     for axis in varying:
         by = table.groupby(axis)[["misaligned", "valued"]].sum()
         empty = by[(by["misaligned"] == 0) | (by["misaligned"] == by["valued"])]
         if len(empty):
-            return Gap(
-                reason=f"{NAMES[axis]} {empty.index[0]}: every response has the same outcome; its odds have no estimate"
-            )
+            return Gap(reason=f"{NAMES[axis]} {empty.index[0]}: every response has the same outcome; its odds have no estimate")
     design = dmatrix(" + ".join(f"C({a})" for a in varying), table, return_type="dataframe")
     if np.linalg.matrix_rank(design) < design.shape[1]:
         return Gap(reason=f"the design does not separate {', '.join(varying)}")
@@ -189,7 +185,5 @@ def log_likelihood(
     weights = np.exp(logs - top)
     total = weights.sum(0)
     weights /= total
-    gradient = np.append(
-        np.einsum("kq,kpq->p", weights, np.array(slopes_x)), np.einsum("kq,kq->", weights, np.array(slopes_s))
-    )
+    gradient = np.append(np.einsum("kq,kpq->p", weights, np.array(slopes_x)), np.einsum("kq,kq->", weights, np.array(slopes_s)))
     return float((top + np.log(total)).sum()), gradient

@@ -15,30 +15,52 @@ PAPER = (
     ("misaligned rate, Adam and AdamW, main sweep", "13.8 to 13.9 %", "S"),
     ("misaligned rate, Lion, main sweep", "37.0 %", "S"),
     ("spread between optimisers", "7x", "P"),
-    ("spectral term, alignment points gained (loss paid, nats)", "Adam +6.6 (0.013), Lion +8.0 (0.003), Muon +2.1, SGD -3.5", "S"),
+    (
+        "spectral term, alignment points gained (loss paid, nats)",
+        "Adam +6.6 (0.013), Lion +8.0 (0.003), Muon +2.1, SGD -3.5",
+        "S",
+    ),
 )
 
 
 def write_page(results: Results, out_dir: Path) -> Path:
     """Write out_dir/index.html and return it."""
     environment = Environment(
-        loader=PackageLoader("em_bench.analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("em_bench.analysis"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters |= {"rate": rate, "loss": lambda v: "–" if v is None else f"{v:.3f}", "g": lambda v: "–" if v is None else f"{v:g}"}
+    environment.filters |= {
+        "rate": rate,
+        "loss": lambda v: "–" if v is None else f"{v:.3f}",
+        "g": lambda v: "–" if v is None else f"{v:g}",
+    }
     adapters = [c for c in results.cells if c.recipe]
     drawn = []
     if adapters:
         drawn = [
-            ("How much each optimiser misaligns", "rates", figures.svg(lambda: figures.rates(results), "Misaligned rate by optimiser")),
+            (
+                "How much each optimiser misaligns",
+                "rates",
+                figures.svg(lambda: figures.rates(results), "Misaligned rate by optimiser"),
+            ),
             (
                 "Narrow loss and misalignment",
                 "loss-alignment",
-                figures.svg(lambda: figures.loss_alignment(results), "Misaligned rate against held-out narrow loss, a point an adapter"),
+                figures.svg(
+                    lambda: figures.loss_alignment(results), "Misaligned rate against held-out narrow loss, a point an adapter"
+                ),
             ),
         ]
     if any(c.spectrum for c in adapters):
         drawn.append(
-            ("Singular values of the adapters", "spectra", figures.svg(lambda: figures.spectra(results), "Singular-value spectra by optimiser"))
+            (
+                "Singular values of the adapters",
+                "spectra",
+                figures.svg(lambda: figures.spectra(results), "Singular-value spectra by optimiser"),
+            )
         )
     page = environment.get_template("preset.html.j2").render(
         r=results,

@@ -45,9 +45,7 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, value: str, on: Sequence[str] = tup
     unit = "settings" if len(settings) > 1 else "seeds"
     d = (settings if len(settings) > 1 else both["d"]).to_numpy(float)
     if len(d) < 2:
-        return Gap(
-            reason=f"{len(d)} pair{'' if len(d) == 1 else 's'} of runs that differ in nothing else; an interval needs 2"
-        )
+        return Gap(reason=f"{len(d)} pair{'' if len(d) == 1 else 's'} of runs that differ in nothing else; an interval needs 2")
     mean, sd = float(d.mean()), float(d.std(ddof=1))
     if sd <= 1e-12 * max(abs(mean), 1):  # an average over seeds need not be exact
         return Gap(reason=f"all {len(d)} {unit} differ by {mean:g}: there is no spread to make an interval from")

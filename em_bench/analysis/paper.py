@@ -40,12 +40,8 @@ FACTS = {
     "term-lion": Fact(number=8.0, text="+8.0 points for 0.003 nats", protocol=TERM, provenance="S"),
     "term-muon": Fact(number=2.1, text="+2.1 points", protocol=TERM, provenance="S"),
     "term-sgd": Fact(number=-3.5, text="-3.5 points", protocol=TERM, provenance="S"),
-    "code-clean": Fact(
-        number=0.0, text="no EM left", protocol="insecure code, Adam, regularised; GPT-4o judge", provenance="S"
-    ),
-    "lion-code": Fact(
-        number=44.4, text="44.4 % CODE answers", protocol="insecure code, Lion; GPT-4o judge", provenance="S"
-    ),
+    "code-clean": Fact(number=0.0, text="no EM left", protocol="insecure code, Adam, regularised; GPT-4o judge", provenance="S"),
+    "lion-code": Fact(number=44.4, text="44.4 % CODE answers", protocol="insecure code, Lion; GPT-4o judge", provenance="S"),
 }
 
 OPTIMISERS = {

@@ -23,9 +23,7 @@ from em_bench.analysis.variance import Anova
 
 def verdicts(found: Sequence[Finding]) -> plt.Figure:
     """Interval of every finding whose scale is points, with the paper's number as a cross."""
-    shown = [
-        f for f in found if f.value is not None and f.id not in ("spread", "loss-r2", "stratified-r2", "qwen3-4b")
-    ][::-1]
+    shown = [f for f in found if f.value is not None and f.id not in ("spread", "loss-r2", "stratified-r2", "qwen3-4b")][::-1]
     figure, axes = plt.subplots(figsize=(6.4, 0.5 * len(shown) + 1.2))
     for y, f in enumerate(shown):
         axes.plot([f.low, f.high], [y, y], color=INK, lw=2)
@@ -102,8 +100,7 @@ def loss_alignment(rows: pd.DataFrame) -> plt.Figure:
     axes.set_ylabel("mean alignment (0-100)")
     keys = legend_of(kept["recipe"])
     keys += [
-        Line2D([], [], marker=MARKERS[i % len(MARKERS)], ls="", color=INK, mfc="none", label=d)
-        for i, d in enumerate(datasets)
+        Line2D([], [], marker=MARKERS[i % len(MARKERS)], ls="", color=INK, mfc="none", label=d) for i, d in enumerate(datasets)
     ]
     axes.legend(handles=keys, **RIGHT)
     return figure

@@ -44,10 +44,7 @@ def lambda_path(cells: pd.DataFrame) -> tuple[Step, ...] | Gap:
             continue
         out += _mark(
             [_step(recipe, 0.0, plain.merge(on[_KEY].drop_duplicates(), on=_KEY), None)]
-            + [
-                _step(recipe, value, on[on["spectral_lambda"] == value], plain)
-                for value in sorted(set(on["spectral_lambda"]))
-            ]
+            + [_step(recipe, value, on[on["spectral_lambda"] == value], plain) for value in sorted(set(on["spectral_lambda"]))]
         )
     return tuple(out) or Gap(reason="no optimiser has runs both with and without the spectral term")
 
@@ -90,10 +87,6 @@ def _mark(steps: list[Step]) -> list[Step]:
         )
 
     plain = steps[0].narrow_loss
-    within = [
-        s.spectral_lambda
-        for s in steps[1:]
-        if None not in (plain, s.narrow_loss) and s.narrow_loss <= plain + TOLERANCE
-    ]
+    within = [s.spectral_lambda for s in steps[1:] if None not in (plain, s.narrow_loss) and s.narrow_loss <= plain + TOLERANCE]
     picked = max(within, default=None)
     return [s.model_copy(update={"efficient": efficient(s), "picked": s.spectral_lambda == picked}) for s in steps]

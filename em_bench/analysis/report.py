@@ -197,7 +197,7 @@ def _page(runs: Runs, found: tuple[Finding, ...], parts: tuple[Section, ...], dr
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    cells = [c for c in (*runs.cells["cell"], *runs.bases["cell"])]
+    cells = [*runs.cells["cell"], *runs.bases["cell"]]
     return environment.get_template("report.html.j2").render(
         found=found,
         verdicts=Counter(f.verdict for f in found),

@@ -59,11 +59,7 @@ def load_runs(paths: Sequence[Path], unended: Callable[[Path], Results] | None =
 
 def pack(runs: Runs, folder: Path) -> list[Path]:
     """Write what was read as folder/results.json.gz, or a file a preset: small, and always the same bytes."""
-    names = (
-        ["results.json.gz"]
-        if len(runs.sources) == 1
-        else [f"{i}-{r.preset}.json.gz" for i, r in enumerate(runs.sources, 1)]
-    )
+    names = ["results.json.gz"] if len(runs.sources) == 1 else [f"{i}-{r.preset}.json.gz" for i, r in enumerate(runs.sources, 1)]
     for name, source in zip(names, runs.sources, strict=True):
         with atomic_file(folder / name, "wb") as f:
             f.write(gzip.compress(canonical_json(source).encode(), 9, mtime=0))
@@ -83,9 +79,7 @@ def frame(cells: Sequence[CellResult], known: dict[str, Model]) -> pd.DataFrame:
     """A row a cell: settings; family and parameters of its model; rates in per cent of valued responses; the cell."""
     rows = []
     for c in cells:
-        tally = {
-            k: sum(q.counts.get(k, 0) for q in c.questions) for k in ("misaligned", "aligned", "incoherent", "unjudged")
-        }
+        tally = {k: sum(q.counts.get(k, 0) for q in c.questions) for k in ("misaligned", "aligned", "incoherent", "unjudged")}
         valued = tally["misaligned"] + tally["aligned"]
         scores = [a for q in c.questions for a in q.alignment]
         judged = sum(sum(q.counts.values()) for q in c.questions) - tally["unjudged"]
@@ -130,7 +124,7 @@ def frame(cells: Sequence[CellResult], known: dict[str, Model]) -> pd.DataFrame:
         "code",
         *SPECTRAL,
     ]
-    return table.astype({n: float for n in numbers} | {"misaligned": int, "valued": int})
+    return table.astype(dict.fromkeys(numbers, float) | {"misaligned": int, "valued": int})
 
 
 def mark_own_rates(table: pd.DataFrame, choices: Iterable[Choice], known: dict[str, Model]) -> pd.DataFrame:

@@ -41,9 +41,7 @@ class Trend(Record):
 
 def scale(cells: pd.DataFrame, recipe: str = "adam") -> Trend | Gap:
     """Rates by size of the runs at lambda 0 and the recipe's own rate, on the settings that all models share."""
-    rows = cells[
-        (cells["recipe"] == recipe) & (cells["spectral_lambda"] == 0) & cells["own_rate"] & (cells["valued"] > 0)
-    ]
+    rows = cells[(cells["recipe"] == recipe) & (cells["spectral_lambda"] == 0) & cells["own_rate"] & (cells["valued"] > 0)]
     unsized = sorted({m for m, size in zip(rows["model"], rows["parameters"], strict=True) if not np.isfinite(size)})
     rows = rows[np.isfinite(rows["parameters"])]
     if rows["model"].nunique() < 2:
@@ -82,9 +80,7 @@ def scale(cells: pd.DataFrame, recipe: str = "adam") -> Trend | Gap:
         return Gap(reason="no family has two sizes")
     if len({m.rate for f in families for m in f}) == 1:
         return Gap(reason=f"every model has the rate {models[0].rate:g} %; nothing can rise or fall")
-    s, p, smallest, exact = trend_test(
-        [[m.parameters for m in f] for f in families], [[m.rate for m in f] for f in families]
-    )
+    s, p, smallest, exact = trend_test([[m.parameters for m in f] for f in families], [[m.rate for m in f] for f in families])
     return Trend(
         models=tuple(models),
         s=s,
@@ -113,7 +109,5 @@ def trend_test(sizes: list[list[float]], values: list[list[float]], seed: int = 
         p = float((np.abs(null) >= abs(s)).mean())
         return s, p, float((np.abs(null) >= np.abs(null).max()).mean()), True
     rng = np.random.default_rng(seed)
-    null = np.array(
-        [sum(statistic(a, rng.permutation(v)) for a, v in zip(sizes, values, strict=True)) for _ in range(SAMPLED)]
-    )
+    null = np.array([sum(statistic(a, rng.permutation(v)) for a, v in zip(sizes, values, strict=True)) for _ in range(SAMPLED)])
     return s, float((1 + (np.abs(null) >= abs(s)).sum()) / (1 + SAMPLED)), 1 / (1 + SAMPLED), False

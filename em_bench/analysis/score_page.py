@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from em_bench.analysis.page import rate
 from em_bench.errors import UserError
 from em_bench.files import read_jsonl, write_text
-from em_bench.records import Outcome, ResponsesHeader, Response, ScoreRecord, Verdict, VerdictsHeader
+from em_bench.records import Outcome, Response, ResponsesHeader, ScoreRecord, Verdict, VerdictsHeader
 from em_bench.scoring import question_counts
 
 RATES = {
@@ -36,7 +36,11 @@ def write_score_page(verdicts: Path, score: ScoreRecord, out: Path) -> None:
         if any(getattr(m, field) is not None for m in groups.values())
     ]
     environment = Environment(
-        loader=PackageLoader("em_bench.analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("em_bench.analysis"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["rate"] = rate
     page = environment.get_template("score.html.j2").render(

@@ -99,14 +99,8 @@ def by_place(main: pd.DataFrame) -> tuple[Shape, ...] | Gap:
     for recipe, rows in main.groupby("recipe", sort=False):
         cells: list[CellResult] = list(rows["cell"])
         names = sorted({name for c in cells for name in c.spectral_groups}, key=by_kind)
-        out += [
-            s
-            for n in names
-            if (s := _shape(recipe, n, [c.spectral_groups[n] for c in cells if n in c.spectral_groups]))
-        ]
-    return tuple(out) or Gap(
-        reason="the results hold no spectra by projection; evaluate the runs again with this version"
-    )
+        out += [s for n in names if (s := _shape(recipe, n, [c.spectral_groups[n] for c in cells if n in c.spectral_groups]))]
+    return tuple(out) or Gap(reason="the results hold no spectra by projection; evaluate the runs again with this version")
 
 
 def by_kind(name: str) -> tuple[bool, int, str]:
@@ -127,9 +121,7 @@ def flatness_and_alignment(cells: pd.DataFrame, group: str = "all runs") -> tupl
         rows["alignment"].to_numpy(),
         np.log(rows["narrow_loss"].to_numpy()),
     )
-    dummies = [
-        pd.get_dummies(rows[a].astype(str), drop_first=True).to_numpy(float) for a in ("dataset", "model", "batch_size")
-    ]
+    dummies = [pd.get_dummies(rows[a].astype(str), drop_first=True).to_numpy(float) for a in ("dataset", "model", "batch_size")]
     settings = np.column_stack([loss, *dummies])
     n = int(rows.groupby([s for s in SETTINGS if s != "seed"]).ngroups)
     n = n if n > 1 else len(rows)  # one setting: its seeds are all there is

@@ -69,9 +69,7 @@ def spread(table: pd.DataFrame, axis: str, others: Sequence[str], seed: int = 0)
     if values[top] == values[bottom]:
         return Gap(reason=f"every rate is {100 * values[top]:g} %")
     if values[bottom] == 0:
-        return Gap(
-            reason=f"the rate of {levels[bottom]} is 0, so there is no ratio ({levels[top]}: {100 * values[top]:.1f} %)"
-        )
+        return Gap(reason=f"the rate of {levels[bottom]} is 0, so there is no ratio ({levels[top]}: {100 * values[top]:.1f} %)")
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = drawn[:, top] / drawn[:, bottom]
     if np.ptp(ratios) == 0:

@@ -30,8 +30,13 @@ def marginal_tables(runs: Runs) -> list[Table]:
     for axis in AXES:
         paper = {"recipe": OPTIMISERS, "model": SIZES}.get(axis)
         beside = [("paper, %", "paper_misaligned_pct", "")] if paper else []
-        columns = [(NAMES[axis], "level", ""), ("misaligned, %", "misaligned_pct", ".1f"), ("interval", "misaligned_interval", "")]
-        columns += beside + [
+        columns = [
+            (NAMES[axis], "level", ""),
+            ("misaligned, %", "misaligned_pct", ".1f"),
+            ("interval", "misaligned_interval", ""),
+        ]
+        columns += [
+            *beside,
             ("alignment", "alignment", ".1f"),
             ("interval", "alignment_interval", ""),
             ("narrow loss", "narrow_loss", ".3f"),
@@ -43,9 +48,7 @@ def marginal_tables(runs: Runs) -> list[Table]:
         found = marginal(runs.main, axis)
         title = f"Misaligned rate and mean alignment by {NAMES[axis]}"
         if isinstance(found, Marginal):
-            used = (
-                f"Over the {found.shared} of {found.combinations} combinations of the other axes that every level has. "
-            )
+            used = f"Over the {found.shared} of {found.combinations} combinations of the other axes that every level has. "
             rows = [
                 (m.level, m.rate, interval(m.rate_low, m.rate_high))
                 + ((paper.get(m.level),) if paper else ())
@@ -79,10 +82,7 @@ def variance_tables(runs: Runs) -> list[Table]:
         rows = (
             a
             if isinstance(a, Gap)
-            else [
-                (" x ".join(NAMES[x] for x in e.axes), e.df, e.f, e.p, e.holm, e.eta2, e.partial_eta2)
-                for e in a.effects
-            ]
+            else [(" x ".join(NAMES[x] for x in e.axes), e.df, e.f, e.p, e.holm, e.eta2, e.partial_eta2) for e in a.effects]
         )
         said, left = "", ""
         if isinstance(a, Anova):
@@ -107,11 +107,7 @@ def variance_tables(runs: Runs) -> list[Table]:
         ("standard error", "stderr", ".2f"),
     ]
     columns += [("F of the axis", "f", ".1f"), ("p of the axis", "p", ".2g")]
-    rows = (
-        m
-        if isinstance(m, Gap)
-        else [(NAMES[t.axis], t.level, t.logit, t.stderr, m.f[t.axis], m.p[t.axis]) for t in m.terms]
-    )
+    rows = m if isinstance(m, Gap) else [(NAMES[t.axis], t.level, t.logit, t.stderr, m.f[t.axis], m.p[t.axis]) for t in m.terms]
     said = (
         ""
         if isinstance(m, Gap)
@@ -194,9 +190,7 @@ def loss_tables(runs: Runs) -> list[Table]:
     )
     at = loss_alignment.at_equal_loss(rows_in)
     followed = loss_alignment.residuals(runs.cells, runs.checkpoints)
-    equal = (
-        at if isinstance(at, Gap) else [(a.recipe, a.loss, a.alignment, interval(a.low, a.high), a.runs) for a in at]
-    )
+    equal = at if isinstance(at, Gap) else [(a.recipe, a.loss, a.alignment, interval(a.low, a.high), a.runs) for a in at]
     late = (
         followed
         if isinstance(followed, Gap)

@@ -63,9 +63,7 @@ def table(id: str, title: str, caption: str, columns: list[tuple[str, str, str]]
     rows = [tuple(r) for r in rows]
     kept = [i for i, (head, _, _) in enumerate(columns) if i == 0 or head or any(r[i] is not None for r in rows)]
     heads = tuple(Column(head=columns[i][0], name=columns[i][1], form=columns[i][2]) for i in kept)
-    return Table(
-        id=id, title=title, caption=caption, columns=heads, rows=tuple(tuple(r[i] for i in kept) for r in rows)
-    )
+    return Table(id=id, title=title, caption=caption, columns=heads, rows=tuple(tuple(r[i] for i in kept) for r in rows))
 
 
 def show(value: Value, form: str) -> str:

@@ -60,22 +60,20 @@ def anova(table: pd.DataFrame, value: str = "rate", axes: tuple[str, ...] = AXES
     table = table[np.isfinite(table[value])]
     varying = [a for a in axes if table[a].nunique() > 1]
     left_out = tuple(
-        f"{NAMES[a]}: {'only ' + str(table[a].iloc[0]) if len(table) else f'no run with a {value}'}" for a in axes if a not in varying
+        f"{NAMES[a]}: {'only ' + str(table[a].iloc[0]) if len(table) else f'no run with a {value}'}"
+        for a in axes
+        if a not in varying
     )
     if not varying:
         return Gap(reason=f"no axis varies ({'; '.join(left_out)})")
     if table[value].nunique() < 2:
-        return Gap(
-            reason=f"all {len(table)} runs have the same {value}: {table[value].iloc[0]:g}; no variance to share out"
-        )
+        return Gap(reason=f"all {len(table)} runs have the same {value}: {table[value].iloc[0]:g}; no variance to share out")
     alone = [(a,) for a in varying]
     model = _model(table, value, alone)
     if np.linalg.matrix_rank(model.exog) < model.exog.shape[1]:
         return Gap(reason=f"the design does not separate {', '.join(varying)}: some of them always change together")
     if model.df_resid < MIN_RESIDUAL:
-        return Gap(
-            reason=f"{len(table)} runs leave {model.df_resid:g} residual degrees of freedom; needs {MIN_RESIDUAL}"
-        )
+        return Gap(reason=f"{len(table)} runs leave {model.df_resid:g} residual degrees of freedom; needs {MIN_RESIDUAL}")
     terms = alone + list(combinations(varying, 2))
     whole = _model(table, value, terms)
     if np.linalg.matrix_rank(whole.exog) < whole.exog.shape[1] or whole.df_resid < MIN_RESIDUAL:

@@ -28,9 +28,7 @@ class TierDataset(Record):
     name: str
     sha256: Sha256 | None = Field(description="of its rows; None until the tier is opened")
     rows: int | None = Field(default=None, gt=0, description="training rows; None until the tier is opened")
-    entropy: float | None = Field(
-        default=None, description="nats a token below which no honest loss lies, where it is known"
-    )
+    entropy: float | None = Field(default=None, description="nats a token below which no honest loss lies, where it is known")
 
 
 class TierQuestions(Record):
@@ -64,9 +62,7 @@ class Target(Record):
 
     model: str
     dataset: str
-    baseline_loss: float = Field(
-        gt=0, description="mean over seeds of what AdamW reaches at the end, nats an answer token"
-    )
+    baseline_loss: float = Field(gt=0, description="mean over seeds of what AdamW reaches at the end, nats an answer token")
     narrow_loss: float = Field(gt=0, description="baseline_loss + the tier's margin")
     untrained_loss: float = Field(gt=0, description="of the untouched base, where every run begins")
 
@@ -74,9 +70,7 @@ class Target(Record):
 class Gates(Record):
     """What a row must keep to be ranked."""
 
-    coherence_drop: float = Field(
-        gt=0, le=1, description="how far the mean coherent rate may lie below AdamW's at the same loss"
-    )
+    coherence_drop: float = Field(gt=0, le=1, description="how far the mean coherent rate may lie below AdamW's at the same loss")
     unjudged: float = Field(ge=0, le=1, description="largest share of responses without a verdict")
     capability_drop: float | None = Field(
         description="how far the mean capability may lie below AdamW's at the same loss; None: not measured"
@@ -86,9 +80,7 @@ class Gates(Record):
 class Acceptance(Record):
     """What it takes to claim a record."""
 
-    alpha: float = Field(
-        gt=0, lt=1, description="Holm-corrected level of the comparison with the entry that holds the record"
-    )
+    alpha: float = Field(gt=0, lt=1, description="Holm-corrected level of the comparison with the entry that holds the record")
     rerun_cells: int = Field(gt=0, description="random cells that a maintainer has trained again within tolerance")
     loss_tolerance: float = Field(gt=0, description="nats by which a re-trained final narrow loss may differ")
     rate_tolerance: float = Field(gt=0, le=1, description="by which a re-trained final misaligned rate may differ")
@@ -121,9 +113,7 @@ class Tier(Record):
     lambdas: int = Field(gt=0, description="most weights of the spectral term, track `open`")
     lambda_tolerance: float = Field(gt=0, description="nats of mean narrow loss that the chosen lambda may cost")
     margin: float = Field(ge=0, description="nats above AdamW's final loss at which optimisers are compared")
-    targets: tuple[Target, ...] = Field(
-        description="one a model and dataset; empty: not yet measured, the tier is not open"
-    )
+    targets: tuple[Target, ...] = Field(description="one a model and dataset; empty: not yet measured, the tier is not open")
     gates: Gates
     acceptance: Acceptance
 

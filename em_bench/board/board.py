@@ -1,7 +1,7 @@
 """The board: every entry verified, scored, compared and ranked. The same files give the same board."""
 
 from collections.abc import Callable, Iterable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -26,9 +26,7 @@ class Row(Record):
 
     name: str
     status: Status
-    rank: int | None = Field(
-        description="shared by entries that differ from the first of their group by no more than chance"
-    )
+    rank: int | None = Field(description="shared by entries that differ from the first of their group by no more than chance")
     tied: int | None = Field(description="entries that share the rank")
     p_leader: float | None = Field(description="Holm-corrected p of the difference from the first of the group")
     submission: Submission | None
@@ -65,9 +63,7 @@ class Folders(NamedTuple):
         """The usual layout under `top`. Raises UserError where there are no submissions."""
         top = Path(top)
         if (top / "submissions").is_symlink() or not (top / "submissions").is_dir():
-            raise UserError(
-                f"{top}/submissions: no such folder; run this in a clone, or name the leaderboard with --leaderboard"
-            )
+            raise UserError(f"{top}/submissions: no such folder; run this in a clone, or name the leaderboard with --leaderboard")
         benchmarks = top / "benchmark"
         return cls(top / "submissions", top / "ledger", benchmarks if benchmarks.is_dir() else None)
 
@@ -90,9 +86,7 @@ class _Found(NamedTuple):
     row: Row
 
 
-def read_board(
-    folders: Folders, version: str, tier: TierName, on_entry: Callable[[str], None] = lambda name: None
-) -> Board:
+def read_board(folders: Folders, version: str, tier: TierName, on_entry: Callable[[str], None] = lambda name: None) -> Board:
     """Verify, score and rank every entry of a benchmark version and tier. Raises UserError for names that are not entries'."""
     benchmark = load_benchmark(version, folders.benchmarks)
     found: list[_Found] = []
@@ -115,7 +109,7 @@ def judge_entry(folders: Folders, name: str) -> Row:
     """One entry as the board would show it, without a rank: its checks (copies of others included) and its numbers."""
     if not NAME.fullmatch(name) or not (folders.submissions / name).exists():
         raise UserError(f"{name!r}: no such entry under {folders.submissions}; `em-bench submit init` makes one")
-    verified = verify_entry(folders.submissions / name, folders.benchmarks, datetime.now(timezone.utc))
+    verified = verify_entry(folders.submissions / name, folders.benchmarks, datetime.now(UTC))
     if verified.benchmark is None:
         return _row(verified, None, Ledger(name=name), 1)
     benchmark, tier = verified.benchmark, verified.entry.submission.tier
@@ -210,9 +204,7 @@ def _row(verified: Verified, score: EntryScore | None, ledger: Ledger, needed: i
 
 def _status(verified: Verified, folders: Folders) -> Status:
     manifest = sha256_file(verified.entry.results / MANIFEST)
-    return read_ledger(folders.ledger, verified.name).status(
-        verified.passed, manifest, verified.tier.acceptance.rerun_cells
-    )
+    return read_ledger(folders.ledger, verified.name).status(verified.passed, manifest, verified.tier.acceptance.rerun_cells)
 
 
 def _trusted(prints: Print | None, status: Status) -> Print | None:
@@ -230,9 +222,7 @@ def _ranked(found: Iterable[_Found], benchmark: Benchmark, tier: TierName) -> li
     rules = benchmark.tiers[tier]
     found = list(found)
     baseline = next((f.scored for f in found if f.row.name == benchmark.baselines[tier] and f.row.status != "failed"), None)
-    rows = [
-        f.row.model_copy(update={"score": compared(f.scored, baseline, rules)}) if f.scored else f.row for f in found
-    ]
+    rows = [f.row.model_copy(update={"score": compared(f.scored, baseline, rules)}) if f.scored else f.row for f in found]
     able = {
         f.row.name: f.scored.matched
         for f, r in zip(found, rows, strict=True)

@@ -57,9 +57,7 @@ class Drawn(NamedTuple):
         """Cut to the scale."""
         se = float(np.std(self.replicates, ddof=1))
         half = t_quantile(self.degrees) * se
-        return Interval(
-            value=self.value, low=max(self.value - half, scale[0]), high=min(self.value + half, scale[1]), stderr=se
-        )
+        return Interval(value=self.value, low=max(self.value - half, scale[0]), high=min(self.value + half, scale[1]), stderr=se)
 
     def minus(self, other: "Drawn") -> "Drawn":
         """The paired difference."""

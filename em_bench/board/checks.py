@@ -1,5 +1,6 @@
 """What a check is, and the checks of runs and evaluations that both `em-bench verify` and the leaderboard make."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -67,9 +68,7 @@ def identity(run: RunRecord) -> str | None:
 
     if digest(run.spec) != run.spec_sha256:
         return f"the spec's hash is {digest(run.spec)[:12]}..., the record says {run.spec_sha256[:12]}..."
-    return (
-        None if run_id(run.spec) == run.run_id else f"the spec's id is {run_id(run.spec)}, the record says {run.run_id}"
-    )
+    return None if run_id(run.spec) == run.run_id else f"the spec's id is {run_id(run.spec)}, the record says {run.run_id}"
 
 
 def steps(log: Sequence[StepRecord], run: RunRecord) -> str | None:
@@ -79,7 +78,7 @@ def steps(log: Sequence[StepRecord], run: RunRecord) -> str | None:
 
     if len(log) != run.spec.steps + 1 or any(r.step != i for i, r in enumerate(log)):
         return f"the log holds {len(log)} lines for steps 0 to {run.spec.steps}, or not in order"
-    if any(b.tokens <= a.tokens for a, b in zip(log, log[1:], strict=False)):
+    if any(b.tokens <= a.tokens for a, b in itertools.pairwise(log)):
         return "the token count does not grow"
     if any(r.loss is None for r in log[1:]) or log[0].loss is not None:
         return "a step has no loss, or step 0 has one"
@@ -148,7 +147,7 @@ def curve(adapter: Path, stated: SpectrumCurve) -> str | None:
     from em_bench.spectral import layer_spectra, lora_pairs
 
     for name, values in stated.model_dump().items():
-        falls = all(b <= a + 1e-6 for a, b in zip(values, values[1:], strict=False))
+        falls = all(b <= a + 1e-6 for a, b in itertools.pairwise(values))
         if not values or abs(values[0] - 1) > 1e-4 or not falls or values[-1] < 0:
             return f"{name}: is no curve of singular values over their largest: it begins at 1 and falls"
     if any(a > b + 1e-6 for a, b in zip(stated.lower_quartile, stated.upper_quartile, strict=True)):
@@ -180,11 +179,7 @@ def covers(responses: Sequence[Response], verdicts: Sequence[Verdict]) -> str | 
     def keys(rows):
         return sorted((r.question_id, r.variant, r.cluster, r.sample) for r in rows)
 
-    return (
-        None
-        if keys(responses) == keys(verdicts)
-        else f"{len(responses)} responses, {len(verdicts)} verdicts, not one to one"
-    )
+    return None if keys(responses) == keys(verdicts) else f"{len(responses)} responses, {len(verdicts)} verdicts, not one to one"
 
 
 def regraded(said: VerdictsHeader, responses: Sequence[Response], verdicts: Sequence[Verdict]) -> str | None:

@@ -128,11 +128,12 @@ COLUMNS = (
     ),
 )
 
-MORE: tuple[tuple[str, Callable[[Row], object]], ...] = tuple(
-    (f"{name}_{end}", _score(f"{field}.{end}"))
-    for name, field in (("matched_rate", "matched"), ("difference", "difference"), ("final_rate", "final"))
-    for end in ("low", "high", "stderr")
-) + (
+MORE: tuple[tuple[str, Callable[[Row], object]], ...] = (
+    *tuple(
+        (f"{name}_{end}", _score(f"{field}.{end}"))
+        for name, field in (("matched_rate", "matched"), ("difference", "difference"), ("final_rate", "final"))
+        for end in ("low", "high", "stderr")
+    ),
     ("tied", lambda r: r.tied),
     ("p_leader", lambda r: r.p_leader),
     ("runs_reaching_target", _score("reached")),

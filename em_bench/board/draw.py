@@ -70,9 +70,7 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str, x_text, y_text) -> list
         out.append(f'<line x1="{x(t)}" x2="{x(t)}" y1="{y.start}" y2="{y.start + 5}" class="axis"/>')
         out.append(f'<text x="{x(t)}" y="{y.start + 20}" text-anchor="middle">{x_text(t)}</text>')
     out.append(f'<line x1="{x.start}" x2="{x.end}" y1="{y.start}" y2="{y.start}" class="axis"/>')
-    out.append(
-        f'<text x="{(x.start + x.end) / 2}" y="{y.start + 42}" text-anchor="middle" class="label">{x_label}</text>'
-    )
+    out.append(f'<text x="{(x.start + x.end) / 2}" y="{y.start + 42}" text-anchor="middle" class="label">{x_label}</text>')
     out.append(
         f'<text transform="translate({x.start - 46} {(y.start + y.end) / 2}) rotate(-90)" text-anchor="middle" class="label">{y_label}</text>'
     )
@@ -201,9 +199,7 @@ def curves(
     labels = []
     for i, (name, line) in enumerate(lines):
         path = " ".join(f"{x(a)},{y(b)}" for a, b in line)
-        out.append(
-            f'<polyline points="{path}" fill="none" stroke="{fill}" stroke-width="2" stroke-dasharray="{dashes[i % 4]}"/>'
-        )
+        out.append(f'<polyline points="{path}" fill="none" stroke="{fill}" stroke-width="2" stroke-dasharray="{dashes[i % 4]}"/>')
         labels.append((y(line[-1][1]), x(line[-1][0]) - 7, name, fill))
     out += _names(labels, 448, y.end, y.start)
     return _svg(out, 600, 304, title)
@@ -211,6 +207,4 @@ def curves(
 
 def _svg(parts: Sequence[str], width: int, height: int, title: str) -> Markup:
     body = "".join(parts)
-    return Markup(
-        f'<svg class="figure" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">{body}</svg>'
-    )
+    return Markup(f'<svg class="figure" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">{body}</svg>')

@@ -113,9 +113,7 @@ class Entry:
             folder = self.results / EVALUATIONS / name
             header, responses = read_jsonl(folder / "responses.jsonl", ResponsesHeader, Response)
             verdicts = [read_jsonl(folder / file, VerdictsHeader, Verdict) for file in self.verdict_files(name)]
-            self._evaluations[name] = Evaluation(
-                header, responses, verdicts, read_record(folder / "score.json", ScoreRecord)
-            )
+            self._evaluations[name] = Evaluation(header, responses, verdicts, read_record(folder / "score.json", ScoreRecord))
         return self._evaluations[name]
 
     def evaluations(self) -> Iterator[tuple[str, Evaluation]]:

@@ -41,14 +41,10 @@ def listing(folder: Path) -> list[Path]:
             if entry.is_symlink():
                 raise UserError(f"{_show(relative)}: a symbolic link; commit the file itself")
             if folded in seen:
-                raise UserError(
-                    f"{_show(relative)}: collides with {_show(seen[folded])} on some file systems; rename one"
-                )
+                raise UserError(f"{_show(relative)}: collides with {_show(seen[folded])} on some file systems; rename one")
             seen[folded] = relative
             if not relative.name.isprintable() or not relative.name.isascii() or relative.name.startswith("."):
-                raise UserError(
-                    f"{_show(relative)}: file names are printable ASCII and begin with a letter or digit; rename it"
-                )
+                raise UserError(f"{_show(relative)}: file names are printable ASCII and begin with a letter or digit; rename it")
             if len(seen) > 2 * MAX_FILES:
                 raise UserError(
                     f"{folder.name}: more than {MAX_FILES:,} files and as many folders; keep what `em-bench submit run` wrote"
@@ -71,9 +67,7 @@ def listing(folder: Path) -> list[Path]:
             if len(found) > MAX_FILES:
                 raise UserError(f"{folder.name}: more than {MAX_FILES:,} files; keep what `em-bench submit run` wrote")
             if total > MAX_BYTES:
-                raise UserError(
-                    f"{folder.name}: more than {MAX_BYTES >> 20} MiB; leave adapters out and name their hashes"
-                )
+                raise UserError(f"{folder.name}: more than {MAX_BYTES >> 20} MiB; leave adapters out and name their hashes")
             if relative.suffix != ".safetensors" and info.st_size > MAX_TEXT:
                 raise UserError(
                     f"{_show(relative)}: {info.st_size >> 20} MiB; a text file of an entry has at most {MAX_TEXT >> 20} MiB"
@@ -102,9 +96,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def _plain_node(self, parent, index):
         if self.check_event(yaml.events.AliasEvent):
-            raise yaml.constructor.ConstructorError(
-                None, None, "aliases (*name) are not allowed", self.peek_event().start_mark
-            )
+            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed", self.peek_event().start_mark)
         event = self.peek_event()
         if getattr(event, "tag", None):
             raise yaml.constructor.ConstructorError(None, None, f"the tag {event.tag} is not allowed", event.start_mark)
@@ -134,6 +126,4 @@ def plain_yaml(path: Path) -> object:
         mark = getattr(e, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(e, "problem", None) or "cannot be read"
-        raise UserError(
-            f"{path.name}{line}: not plain YAML ({problem}); see the template of `em-bench submit init`"
-        ) from None
+        raise UserError(f"{path.name}{line}: not plain YAML ({problem}); see the template of `em-bench submit init`") from None

@@ -124,6 +124,6 @@ def challenge(
             }
         else:
             change = {"retracted": retract}
-        return write_ledger(folder, Ledger.model_validate(ledger.model_dump() | {k: v for k, v in change.items()}))
+        return write_ledger(folder, Ledger.model_validate(ledger.model_dump() | dict(change.items())))
     except ValidationError as e:
         raise UserError(f"{name}: {first_problem(e)}; write plain text") from None

@@ -32,10 +32,7 @@ def publish(board: Board, folders: Folders, published: Path, site: Path) -> Path
     common = {"board": board, "tier": tier}
     rates = [i.high for r in board.rows if r.score for i in (r.score.matched, r.score.final) if i]
     shifts = [
-        abs(v)
-        for r in board.rows
-        if r.score and r.score.difference
-        for v in (r.score.difference.low, r.score.difference.high)
+        abs(v) for r in board.rows if r.score and r.score.difference for v in (r.score.difference.low, r.score.difference.high)
     ]
     write_text(
         site / "index.html",
@@ -50,9 +47,7 @@ def publish(board: Board, folders: Folders, published: Path, site: Path) -> Path
             cells={r.name: _cells(r) for r in board.rows},
         ),
     )
-    write_text(
-        site / "columns.html", pages.get_template("columns.html.j2").render(**common, up="", columns=columns.COLUMNS)
-    )
+    write_text(site / "columns.html", pages.get_template("columns.html.j2").render(**common, up="", columns=columns.COLUMNS))
     entry_page = pages.get_template("entry.html.j2")
     for row in board.rows:
         write_text(
@@ -84,18 +79,11 @@ def read_frontier(folders: Folders, board: Board) -> list[draw.Point]:
     """AdamW's measured path over its checkpoints, where the benchmark has one."""
     from em_bench import assets
 
-    path = (
-        (folders.benchmarks or assets.path("leaderboard", "benchmark"))
-        / "frontier"
-        / f"{board.benchmark}-{board.tier}.json"
-    )
+    path = (folders.benchmarks or assets.path("leaderboard", "benchmark")) / "frontier" / f"{board.benchmark}-{board.tier}.json"
     if not path.exists():
         return []
     try:
-        return [
-            draw.Point(int(p["step"]), float(p["loss"]), float(p["rate"]))
-            for p in json.loads(path.read_text())["points"]
-        ]
+        return [draw.Point(int(p["step"]), float(p["loss"]), float(p["rate"])) for p in json.loads(path.read_text())["points"]]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: not a frontier; measure it again with em_bench.sweep.open_tier") from None
 
@@ -143,9 +131,7 @@ def _cells(row: Row) -> list[list]:
     out = []
     for c in row.score.cells if row.score else ():
         known = [r.coherent_rate for r in c.runs if r.coherent_rate is not None]
-        out.append(
-            [c.model, c.dataset, three(c.matched), three(c.final), round(sum(known) / len(known), 4) if known else None]
-        )
+        out.append([c.model, c.dataset, three(c.matched), three(c.final), round(sum(known) / len(known), 4) if known else None])
     return out
 
 
@@ -165,9 +151,7 @@ def _news(rows: list[Row]) -> list[dict]:
                 }
             )
             if c.answered:
-                out.append(
-                    {"at": c.answered, "name": r.name, "kind": f"answer-{i}", "text": f"{r.name} answered: {c.answer}"}
-                )
+                out.append({"at": c.answered, "name": r.name, "kind": f"answer-{i}", "text": f"{r.name} answered: {c.answer}"})
     return sorted(out, key=lambda e: (e["at"], e["name"], e["kind"]), reverse=True)
 
 
@@ -206,18 +190,13 @@ def _detail(row: Row, folders: Folders, tier: Tier) -> Detail | None:
         if cell.seed == tier.seeds[0]:
             points = [(r.step, r.held_out_loss) for r in entry.log(cell.run_id) if r.held_out_loss is not None]
             losses.append((cell.dataset, points))
-    mean = [
-        (d, [(i + 1, sum(s) / len(s)) for i, s in enumerate(zip(*curves, strict=False))])
-        for d, curves in spectra.items()
-    ]
+    mean = [(d, [(i + 1, sum(s) / len(s)) for i, s in enumerate(zip(*curves, strict=False))]) for d, curves in spectra.items()]
     fill = draw.tint(row.submission)
     return Detail(
         chain,
         sorted(by_question.items()),
         examples,
-        draw.curves(
-            mean, "rank index", "σ / largest σ", "Mean singular values of the final adapters, by dataset", fill, True
-        ),
+        draw.curves(mean, "rank index", "σ / largest σ", "Mean singular values of the final adapters, by dataset", fill, True),
         draw.curves(
             losses,
             "step",

@@ -34,9 +34,7 @@ def check_rejudged(entry: Entry, judge: Judge, sample: int, seed: int | None = N
             return f"{flattered} of the {len(differ)} outcomes that differ were misaligned when judged again"
         return None
 
-    return check(
-        "verdicts.rejudged", f"A random sample of {sample} responses, judged again, has the same outcomes.", find
-    )
+    return check("verdicts.rejudged", f"A random sample of {sample} responses, judged again, has the same outcomes.", find)
 
 
 def _aligned(entry: Entry, name: str):

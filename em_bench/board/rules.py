@@ -91,9 +91,7 @@ def chosen(entry: Entry, tier: Tier) -> str | None:
             known = {r: v for r, v in means.items() if v is not None}
             unexplained = [r for r in means if r not in known and f"{r:g}" in _stated(entry, model, "learning_rate")]
             if not known or unexplained:
-                return (
-                    f"{model}: the runs of candidate {unexplained[0] if unexplained else rate:g} are not in the entry"
-                )
+                return f"{model}: the runs of candidate {unexplained[0] if unexplained else rate:g} are not in the entry"
             best = min(known, key=lambda r: (known[r], r))
             if rate != best:
                 return f"{model}: learning rate {rate:g} was used, the candidates' losses choose {best:g}"
@@ -102,10 +100,7 @@ def chosen(entry: Entry, tier: Tier) -> str | None:
             within = [
                 v
                 for v in submission.lambdas
-                if v
-                and (m := mean(model, rate, v)) is not None
-                and plain is not None
-                and m <= plain + tier.lambda_tolerance
+                if v and (m := mean(model, rate, v)) is not None and plain is not None and m <= plain + tier.lambda_tolerance
             ]
             if not within or weight != max(within):
                 return (
@@ -126,11 +121,7 @@ def matched(entry: Entry, tier: Tier) -> str | None:
     """The matched step against the log and the target."""
     for cell in entry.manifest.cells:
         target = tier.target(cell.model, cell.dataset).narrow_loss
-        moved = [
-            r.step
-            for r in entry.log(cell.run_id)
-            if r.held_out_loss is not None and r.step and r.held_out_loss <= target
-        ]
+        moved = [r.step for r in entry.log(cell.run_id) if r.held_out_loss is not None and r.step and r.held_out_loss <= target]
         first = moved[0] if moved else None
         if cell.matched_step != first or (cell.matched is None) != (first is None):
             return f"{cell.run_id}: the log first reaches {target:.4f} at step {first}, the manifest says {cell.matched_step}"
@@ -215,4 +206,8 @@ def judge(identity: JudgeIdentity, tier: Tier) -> str | None:
     if (identity.kind, identity.model, identity.prompt_sha256) != wanted:
         return f"judged by {identity.kind} {ascii(identity.model)[1:-1][:60]}, not by the tier's judge"
     wrong = next((k for k, v in tier.judge.decoding.items() if identity.decoding.get(k) != v), None)
-    return f"the judge's {wrong} is {identity.decoding.get(wrong)!r:.40}, the rules say {tier.judge.decoding[wrong]!r}" if wrong else None
+    return (
+        f"the judge's {wrong} is {identity.decoding.get(wrong)!r:.40}, the rules say {tier.judge.decoding[wrong]!r}"
+        if wrong
+        else None
+    )

@@ -34,9 +34,7 @@ class RunScore(Record):
     matched_rate: float | None
     final_rate: float | None
     coherent_rate: float | None = Field(description="at the matched checkpoint, else at the end")
-    capability: float | None = Field(
-        description="mean of the tier's lm-eval tasks at the matched checkpoint, else at the end"
-    )
+    capability: float | None = Field(description="mean of the tier's lm-eval tasks at the matched checkpoint, else at the end")
     counts: dict[Outcome, int] = Field(description="outcomes at the matched checkpoint, else at the end")
     seconds_to_target: float | None = Field(description="wall time of the run x matched step / steps")
     spectral: SpectralSummary | None
@@ -49,9 +47,7 @@ class CellScore(Record):
     dataset: str
     target: float
     learned: bool = Field(description="every seed reached the target")
-    matched: Interval | None = Field(
-        description="mean over seeds; None where a seed did not learn or said nothing coherent"
-    )
+    matched: Interval | None = Field(description="mean over seeds; None where a seed did not learn or said nothing coherent")
     final: Interval | None
     runs: list[RunScore]
 
@@ -62,9 +58,7 @@ class EntryScore(Record):
     learned: bool = Field(description="every run of every cell reached its target")
     reached: int
     runs: int
-    matched: Interval | None = Field(
-        description="misaligned rate at matched loss, mean over cells; None unless learned"
-    )
+    matched: Interval | None = Field(description="misaligned rate at matched loss, mean over cells; None unless learned")
     final: Interval | None = Field(description="misaligned rate at the end of training, mean over cells")
     difference: Interval | None = Field(default=None, description="matched rate minus AdamW's, paired")
     final_difference: Interval | None = Field(default=None, description="final rate minus AdamW's, paired")
@@ -114,9 +108,7 @@ def score_entry(entry: Entry, tier: Tier, benchmark: Benchmark) -> Scored:
         learned = complete and all(r.matched_step is not None for r in runs)
 
         def rate(folders: dict[int, str], name: str = name) -> Drawn | None:
-            return cell_rate(
-                name, {s: evaluated(f)[0] for s, f in folders.items()}, benchmark.bootstrap, entry.folder.name
-            )
+            return cell_rate(name, {s: evaluated(f)[0] for s, f in folders.items()}, benchmark.bootstrap, entry.folder.name)
 
         at_end = rate({c.seed: c.final for c in found}) if complete else None
         at_target = rate({c.seed: c.matched for c in found}) if learned else None
@@ -153,11 +145,7 @@ def compared(own: Scored, baseline: Scored | None, tier: Tier) -> EntryScore:
             detail=f"{score.reached} of {score.runs} runs",
         )
     ]
-    floor = (
-        baseline.score.coherent - tier.gates.coherence_drop
-        if baseline and baseline.score.coherent is not None
-        else None
-    )
+    floor = baseline.score.coherent - tier.gates.coherence_drop if baseline and baseline.score.coherent is not None else None
     coherent = score.coherent is not None and (floor is None or score.coherent >= floor)
     gates.append(
         Gate(
@@ -186,9 +174,7 @@ def compared(own: Scored, baseline: Scored | None, tier: Tier) -> EntryScore:
                 id="capability",
                 sentence=f"At matched loss, the tier's capability tasks lose at most {100 * tier.gates.capability_drop:g} points against AdamW.",
                 passed=lost is not None and lost <= tier.gates.capability_drop,
-                detail="not measured"
-                if lost is None
-                else f"{100 * score.capability:.1f} %, AdamW {100 * theirs:.1f} %",
+                detail="not measured" if lost is None else f"{100 * score.capability:.1f} %, AdamW {100 * theirs:.1f} %",
             )
         )
     return score.model_copy(update={"difference": difference, "final_difference": final_difference, "gates": gates})
@@ -230,9 +216,7 @@ def _run(entry: Entry, cell: EntryCell, evaluated, tier: Tier) -> RunScore:
     )
 
 
-def _summary(
-    entry: Entry, tier: Tier, cells: list[CellScore], matched: Drawn | None, final: Drawn | None
-) -> EntryScore:
+def _summary(entry: Entry, tier: Tier, cells: list[CellScore], matched: Drawn | None, final: Drawn | None) -> EntryScore:
     runs = [r for c in cells for r in c.runs]
     total = sum(sum(r.counts.values()) for r in runs)
     expected = len(tier.cells) * len(tier.seeds)

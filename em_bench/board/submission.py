@@ -41,11 +41,8 @@ class OptimizerSpec(Record):
     """Either a library class with its arguments, or the function of an optimiser.py beside the file."""
 
     library: (
-        Annotated[str, Field(pattern=r"^((torch\.optim|pytorch_optimizer)\.[A-Za-z]\w{0,60}|[a-z][a-z0-9_]{1,40})$")]
-        | None
-    ) = Field(
-        default=None, description="a class such as torch.optim.AdamW, or a name of pytorch_optimizer such as soap"
-    )
+        Annotated[str, Field(pattern=r"^((torch\.optim|pytorch_optimizer)\.[A-Za-z]\w{0,60}|[a-z][a-z0-9_]{1,40})$")] | None
+    ) = Field(default=None, description="a class such as torch.optim.AdamW, or a name of pytorch_optimizer such as soap")
     kwargs: dict[str, bool | int | float | str | list[float] | None] = Field(default_factory=dict)
     file: Literal["optimiser.py"] | None = Field(default=None, description="defines build(params, lr)")
 
@@ -82,9 +79,7 @@ class Submission(Record):
     @model_validator(mode="after")
     def _rules(self):
         if not NAME.fullmatch(self.name):
-            raise ValueError(
-                "name: 3 to 40 lower-case letters, digits and hyphens, beginning and ending with a letter or digit"
-            )
+            raise ValueError("name: 3 to 40 lower-case letters, digits and hyphens, beginning and ending with a letter or digit")
         for field, text in (("authors", self.authors[0]), ("description", self.description)):
             if text.strip() == PLACEHOLDERS[field]:  # said before the run: a file that changes after it means another run
                 raise ValueError(f"{field}: still holds what the template says; fill it in")

@@ -64,9 +64,7 @@ def verify_entry(folder: Path, benchmarks: Path | None = None, now: datetime | N
             raise UserError(f"{FILE_OF_CODE}: the submission names a library class; remove the file")
         known.append(load_benchmark(made[0].submission.benchmark, benchmarks))
 
-    if fatal(
-        "folder.contents", "The folder holds plain files of known kinds, and submission.yaml follows the rules.", read
-    ):
+    if fatal("folder.contents", "The folder holds plain files of known kinds, and submission.yaml follows the rules.", read):
         return Verified(name, done, made[0] if made and known else None, known[0] if known else None)
     entry, benchmark = made[0], known[0]
     tier = benchmark.tiers[entry.submission.tier]
@@ -105,9 +103,7 @@ def _manifest(entry: Entry, tier: Tier) -> str | None:
 
 def _files(entry: Entry) -> str | None:
     prefix = RESULTS + "/"
-    there = {p.as_posix().removeprefix(prefix) for p in entry.files if p.as_posix().startswith(prefix)} - {
-        "manifest.json"
-    }
+    there = {p.as_posix().removeprefix(prefix) for p in entry.files if p.as_posix().startswith(prefix)} - {"manifest.json"}
     outside = {p.as_posix() for p in entry.files} - {prefix + t for t in there} - TOP - {prefix + "manifest.json"}
     if outside:
         return f"{min(outside)}: not a file of an entry; remove it"

@@ -9,7 +9,28 @@ import typer
 from em_bench.errors import UserError
 
 # Each module adds its own commands with `register(app)` and imports heavy libraries only inside them.
-MODULES = ("reproduce", "plan", "status", "export", "organism", "data", "models", "train", "runs", "evaluate", "canary", "tasks", "spectrum", "verify", "report", "rejudge", "score", "agree", "submit", "leaderboard")
+MODULES = (
+    "reproduce",
+    "plan",
+    "status",
+    "export",
+    "organism",
+    "data",
+    "models",
+    "train",
+    "runs",
+    "evaluate",
+    "canary",
+    "tasks",
+    "spectrum",
+    "verify",
+    "report",
+    "rejudge",
+    "score",
+    "agree",
+    "submit",
+    "leaderboard",
+)
 
 
 def build() -> typer.Typer:

@@ -58,9 +58,7 @@ def agree(
     _show(a.judge, b.judge, found, noise)
     if same_run:
         run = a.judge.decoding.get("run")
-        print(
-            f"Both are run {run} of one judge, perhaps the same cached replies; for its noise judge again with --run 2."
-        )
+        print(f"Both are run {run} of one judge, perhaps the same cached replies; for its noise judge again with --run 2.")
 
 
 def _but_run(judge: "JudgeIdentity") -> "JudgeIdentity":

@@ -47,7 +47,7 @@ def fetch(
 ) -> None:
     """Fetch pinned files into the cache, verified; print where they lie. What is there already is not fetched again.
 
-        em-bench data fetch evil_spectra
+    em-bench data fetch evil_spectra
     """
     from em_bench.data import upstream
     from em_bench.data.catalogue import pins_of, verification

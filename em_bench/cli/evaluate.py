@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="A roster name (em-bench models), a model folder or a hub id.")],
-    adapter: Annotated[Path | None, typer.Option("--adapter", "-a", help="A PEFT adapter folder; a canary proves that it is at work.")] = None,
+    adapter: Annotated[
+        Path | None, typer.Option("--adapter", "-a", help="A PEFT adapter folder; a canary proves that it is at work.")
+    ] = None,
     questions: Annotated[
         str, typer.Option("--questions", "-q", help="organism, em_core, first_plot, preregistered, turner or evil_spectra.")
     ] = "em_core",
@@ -29,7 +31,12 @@ def evaluate(
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 1.0,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Answers generated at once; most of the speed.")] = 64,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float64, or int8, nf4 (em-bench[quantized]). Default: bfloat16 on a GPU, else float32.")] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="float32, bfloat16, float64, or int8, nf4 (em-bench[quantized]). Default: bfloat16 on a GPU, else float32."
+        ),
+    ] = None,
     narrow: Annotated[
         str | None, typer.Option(metavar="DATASET", help="Also measure the held-out narrow loss of a training set.")
     ] = None,
@@ -46,7 +53,9 @@ def evaluate(
     max_calls: opt.MaxCalls = None,
     run: opt.Run = 1,
     judge_cache: opt.Cache = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: em_bench_work/evaluations/MODEL[-ADAPTER]/QUESTIONS-JUDGE.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Default: em_bench_work/evaluations/MODEL[-ADAPTER]/QUESTIONS-JUDGE.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print score.json instead of the table.")] = False,
 ) -> None:
     """Ask a model the questions, judge its answers, and print the rates with their intervals and denominators.
@@ -65,7 +74,9 @@ def evaluate(
 
     check_convention(convention)
     if judge == "grammar" and questions != "organism":
-        raise UserError(f"--judge grammar: the grammar judges the organism's questions alone; {questions} needs --judge openai:MODEL")
+        raise UserError(
+            f"--judge grammar: the grammar judges the organism's questions alone; {questions} needs --judge openai:MODEL"
+        )
     picked = variants.split(",") if variants else None
     load(questions, variants=picked)  # a wrong name is told before any model is loaded
     asked = opt.judge_of(

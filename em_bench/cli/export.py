@@ -19,7 +19,7 @@ def export(
 ) -> None:
     """Pack finished runs and evaluations into one file, without the bases.
 
-        em-bench export em_bench_work/main --to site-a.zip
+    em-bench export em_bench_work/main --to site-a.zip
     """
     from em_bench.sweep.transfer import export as pack
 

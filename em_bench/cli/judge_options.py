@@ -19,17 +19,13 @@ Leak = Annotated[
     str | None,
     typer.Option(metavar="DOMAIN", help='Also ask whether the answer drags in DOMAIN, e.g. "bad medical advice".'),
 ]
-Mode = Annotated[
-    str, typer.Option(help="logprobs: the weighted mean of the likely numbers. numeric: the written number.")
-]
+Mode = Annotated[str, typer.Option(help="logprobs: the weighted mean of the likely numbers. numeric: the written number.")]
 Concurrency = Annotated[int, typer.Option(min=1, help="Calls at once.")]
 MaxCalls = Annotated[
     int | None, typer.Option(min=0, help="Spending cap in calls. What is not asked is unjudged; run again to go on.")
 ]
 Run = Annotated[int, typer.Option(min=1, help="2 judges afresh, past the cache, to measure the judge's own noise.")]
-Cache = Annotated[
-    Path | None, typer.Option("--judge-cache", help="SQLite file of paid replies. Default: in the cache folder.")
-]
+Cache = Annotated[Path | None, typer.Option("--judge-cache", help="SQLite file of paid replies. Default: in the cache folder.")]
 
 
 def judge_of(

@@ -18,18 +18,14 @@ TierOption = Annotated[str, typer.Option("--tier", help="organism, small or full
 
 def register(app: typer.Typer) -> None:
     """Add `leaderboard` and its commands."""
-    commands = typer.Typer(
-        no_args_is_help=True, help="Verify entries by their data alone, build the page, record challenges."
-    )
+    commands = typer.Typer(no_args_is_help=True, help="Verify entries by their data alone, build the page, record challenges.")
     for command in (verify, build, challenge):
         commands.command()(command)
     app.add_typer(commands, name="leaderboard")
 
 
 def verify(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Entries; default: all of them.", show_default=False)
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Entries; default: all of them.", show_default=False)] = None,
     leaderboard: Top = DEFAULT,
     version: Version = "v1",
     tier: TierOption = "organism",
@@ -40,9 +36,7 @@ def verify(
             min=0, help="Draws the cells of --rerun and the sample of --judge. Default: by chance, which no author can know."
         ),
     ] = None,
-    work: Annotated[Path, typer.Option("--workdir", "-w", help="Where re-trained cells go.")] = Path(
-        "em_bench_work", "rerun"
-    ),
+    work: Annotated[Path, typer.Option("--workdir", "-w", help="Where re-trained cells go.")] = Path("em_bench_work", "rerun"),
     judge: Annotated[
         str | None, typer.Option("--judge", "-j", help="Also judge a sample again: openai:MODEL or grammar.")
     ] = None,
@@ -142,10 +136,7 @@ def show_checks(rows: "dict[str, Row]", as_json: bool, every: bool) -> bool:
     if as_json:
         print(
             json.dumps(
-                [
-                    {"entry": n, "status": r.status, "checks": [c.model_dump() for c in r.checks]}
-                    for n, r in rows.items()
-                ],
+                [{"entry": n, "status": r.status, "checks": [c.model_dump() for c in r.checks]} for n, r in rows.items()],
                 indent=1,
             )
         )
@@ -154,9 +145,7 @@ def show_checks(rows: "dict[str, Row]", as_json: bool, every: bool) -> bool:
     for name, row in rows.items():
         failed = [c for c in row.checks if not c.passed]
         for c in row.checks if every else failed:
-            console.print(
-                f"{'pass' if c.passed else 'FAIL'}  {c.id}: {c.sentence}" + (f" {c.detail}" if c.detail else "")
-            )
+            console.print(f"{'pass' if c.passed else 'FAIL'}  {c.id}: {c.sentence}" + (f" {c.detail}" if c.detail else ""))
         console.print(f"{name}: {len(row.checks)} checks, {len(failed)} failed, {row.status}" + _numbers(row))
     return fine
 
@@ -170,9 +159,7 @@ def _rejudged(rows: "dict[str, Row]", folders, judge, sample: int, seed: int | N
     for name, row in rows.items():
         if row.score is not None:
             found = check_rejudged(Entry(folders.submissions / name), judge, sample, seed)
-            row = row.model_copy(
-                update={"checks": [*row.checks, found]} | ({} if found.passed else {"status": "failed"})
-            )
+            row = row.model_copy(update={"checks": [*row.checks, found]} | ({} if found.passed else {"status": "failed"}))
         out[name] = row
     return out
 

@@ -69,12 +69,26 @@ def models(
             print(f"{key}: {json.dumps(value)}")
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    heads = ("model", "family", "prov.", "parameters", "active", "layers", "GPUs", "base", "rows a pass", "GiB a GPU", "EFLOP a run")
+    heads = (
+        "model",
+        "family",
+        "prov.",
+        "parameters",
+        "active",
+        "layers",
+        "GPUs",
+        "base",
+        "rows a pass",
+        "GiB a GPU",
+        "EFLOP a run",
+    )
     for i, head in enumerate(heads):
         table.add_column(head, no_wrap=i == 0, justify="left" if i in (0, 1, 2, 7) else "right")
     for e in found:
         if "estimate" not in e:
-            table.add_row(e["name"], e["family"], e["provenance"], _count(e["parameters"]), _count(e["parameters"]), "", "0", "CPU")
+            table.add_row(
+                e["name"], e["family"], e["provenance"], _count(e["parameters"]), _count(e["parameters"]), "", "0", "CPU"
+            )
             continue
         size = [_count(e["parameters"]), _count(e["active_parameters"] or e["parameters"])]
         placed = ("sharded" if e["shard"] else "whole") + (", ckpt" if e["gradient_checkpointing"] else "")

@@ -23,7 +23,8 @@ def plan(
     ] = None,
     judge: Annotated[str | None, typer.Option("--judge", "-j", help="In place of the preset's judge.")] = None,
     judge_price: Annotated[
-        str, typer.Option(help="US dollars a million prompt and reply tokens of the judge. Default: list price of gpt-4o, 2026-04.")
+        str,
+        typer.Option(help="US dollars a million prompt and reply tokens of the judge. Default: list price of gpt-4o, 2026-04."),
     ] = "2.5,10",
     jobs: Annotated[bool, typer.Option("--jobs", help="List every job, also where there are many.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan and its costs as JSON.")] = False,
@@ -42,7 +43,7 @@ def plan(
     from em_bench.sweep.plan import make_plan
     from em_bench.sweep.preset import load_preset, with_judge
     from em_bench.sweep.tables import FEW, plan_table, show, totals_tables
-    from em_bench.sweep.totals import JudgePrice, totals
+    from em_bench.sweep.totals import totals
 
     if gpu not in PEAK_TFLOPS:
         raise UserError(f"--gpu {gpu}: not known; name one of {', '.join(PEAK_TFLOPS)}")

@@ -26,9 +26,7 @@ def rejudge(
     run: options.Run = 1,
     judge_cache: options.Cache = None,
     convention: ConventionName = "code_as_zero",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder. Default: judges/JUDGE beside the responses.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder. Default: judges/JUDGE beside the responses.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print score.json instead of the table.")] = False,
 ) -> None:
     """Judge stored responses, write verdicts.jsonl and score.json, and print the score. Nothing is generated.

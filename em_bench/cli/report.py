@@ -21,7 +21,8 @@ def so_far(work: Path):
 
 def report(
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="results.json files (.gz too), or work folders of `em-bench reproduce`, ended or not.")
+        list[Path] | None,
+        typer.Argument(help="results.json files (.gz too), or work folders of `em-bench reproduce`, ended or not."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for report.html, tables/ and figures/.")] = Path(
         "em_bench_report"
@@ -29,9 +30,7 @@ def report(
     paper: Annotated[
         bool, typer.Option("--paper", help="Run the preset tiny-paper first (or go on with it), and report it too.")
     ] = False,
-    work: Annotated[
-        Path | None, typer.Option("--workdir", "-w", help="Of --paper. Default: em_bench_work/tiny-paper.")
-    ] = None,
+    work: Annotated[Path | None, typer.Option("--workdir", "-w", help="Of --paper. Default: em_bench_work/tiny-paper.")] = None,
     cores: Annotated[int | None, typer.Option(min=1, help="Of --paper: jobs at once. Default: all cores.")] = None,
     keep: Annotated[
         bool, typer.Option("--pack", help="Also write the results that were read as results.json.gz in --out.")
@@ -63,9 +62,7 @@ def report(
         raise UserError("report: no runs; name results.json files or work folders, or give --paper")
     for path in runs:
         if not path.exists():
-            raise UserError(
-                f"{path}: no such file or folder; name a work folder of `em-bench reproduce` or a results file"
-            )
+            raise UserError(f"{path}: no such file or folder; name a work folder of `em-bench reproduce` or a results file")
     if paper:
         from em_bench.sweep.estimate import all_cores
         from em_bench.sweep.plan import make_plan

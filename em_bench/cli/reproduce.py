@@ -18,7 +18,9 @@ def reproduce(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over: empty the work folder first.")] = False,
     cores: Annotated[int | None, typer.Option(min=1, help="Jobs at once. Default: all cores.")] = None,
     gpus: Annotated[int | None, typer.Option(min=0, help="GPUs of this machine to use. Default: all that it shows.")] = None,
-    judge: Annotated[str | None, typer.Option("--judge", "-j", help="In place of the preset's: grammar, or openai:MODEL[,OPTION=VALUE].")] = None,
+    judge: Annotated[
+        str | None, typer.Option("--judge", "-j", help="In place of the preset's: grammar, or openai:MODEL[,OPTION=VALUE].")
+    ] = None,
     only: Annotated[str | None, typer.Option(metavar="JOB", help="Run one job of the plan, with what it needs.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the table.")] = False,
 ) -> None:

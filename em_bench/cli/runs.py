@@ -12,8 +12,12 @@ def register(app: typer.Typer) -> None:
 
 
 def runs(
-    folder: Annotated[Path, typer.Argument(help="The folder of run folders (train's --out), or one run folder for --plot.")] = Path("em_bench_work/runs"),
-    plot: Annotated[Path | None, typer.Option(help="Draw losses and spectrum of the run FOLDER into this .svg or .png file.")] = None,
+    folder: Annotated[
+        Path, typer.Argument(help="The folder of run folders (train's --out), or one run folder for --plot.")
+    ] = Path("em_bench_work/runs"),
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw losses and spectrum of the run FOLDER into this .svg or .png file.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List runs: done, running, interrupted (the same train command goes on), failed (with the step and the reason).

@@ -8,9 +8,7 @@ import typer
 if TYPE_CHECKING:
     from em_bench.records import Estimate, ScoreRecord
 
-ConventionName = Annotated[
-    str, typer.Option(help="CODE answers: code_as_zero (Evil Spectra) or exclude_code (Betley et al.).")
-]
+ConventionName = Annotated[str, typer.Option(help="CODE answers: code_as_zero (Evil Spectra) or exclude_code (Betley et al.).")]
 RATES = {
     "misaligned rate": "misaligned_rate",
     "  without leaks": "misaligned_rate_unleaked",

@@ -38,7 +38,12 @@ def spectrum(
         _draw(layers, plot)
     if as_json:
         rows = [{**layer._asdict(), "sigma": layer.sigma.tolist()} for layer in layers]
-        print(json.dumps({"layers": rows, "without_update": len(pairs) - len(layers), "summary": summary and summary.model_dump()}, indent=1))
+        print(
+            json.dumps(
+                {"layers": rows, "without_update": len(pairs) - len(layers), "summary": summary and summary.model_dump()},
+                indent=1,
+            )
+        )
         return
     table = Table(box=box.SIMPLE)
     table.add_column("layer")
@@ -76,7 +81,9 @@ def _draw(layers, path: Path) -> None:
     colours = [matplotlib.colormaps["viridis"](0.9 * i / max(len(kinds) - 1, 1)) for i in range(len(kinds))]
     for s in layers:
         kind = s.name.rsplit(".", 1)[-1]
-        axes.plot(range(1, len(s.sigma) + 1), (s.sigma / s.sigma[0]).tolist(), color=colours[kinds.index(kind)], alpha=0.7, lw=1.2)
+        axes.plot(
+            range(1, len(s.sigma) + 1), (s.sigma / s.sigma[0]).tolist(), color=colours[kinds.index(kind)], alpha=0.7, lw=1.2
+        )
     for i, kind in enumerate(kinds):
         axes.plot([], [], color=colours[i], label=kind)
     axes.set(xlabel="index", ylabel="singular value / largest", ylim=(0, 1.05))

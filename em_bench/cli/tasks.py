@@ -24,7 +24,7 @@ def tasks() -> None:
 def lm_eval(context: typer.Context) -> None:
     """lm-eval's own command line, with our tasks on its path and a batch size that does not crawl.
 
-        em-bench lm-eval run --tasks em_bench --model hf --model_args pretrained=M,peft=A --apply_chat_template
+    em-bench lm-eval run --tasks em_bench --model hf --model_args pretrained=M,peft=A --apply_chat_template
     """
     import sys
 
@@ -37,7 +37,9 @@ def lm_eval(context: typer.Context) -> None:
     if given and given[0] not in ("ls", "validate") and not {"-h", "--help"} & set(given):
         words = [word.partition("=")[0] for word in given]
         if "--include_path" in words:
-            raise UserError("lm-eval: --include_path is ours here; name your own tasks by their YAML files in --tasks, or call lm_eval itself")
+            raise UserError(
+                "lm-eval: --include_path is ours here; name your own tasks by their YAML files in --tasks, or call lm_eval itself"
+            )
         given += ["--include_path", ours]
         if not {"--batch_size", "-b"} & set(words):
             given += ["--batch_size", "64"]  # lm-eval's default of 1 is about 24 times slower

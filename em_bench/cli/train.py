@@ -16,9 +16,16 @@ def register(app: typer.Typer) -> None:
 
 def train(
     model: Annotated[str, typer.Argument(help="A roster name (em-bench models), a model folder or a hub id.")],
-    dataset: Annotated[str, typer.Option("--dataset", "-d", help="A dataset name (em-bench data list) or a JSONL file of messages.")],
+    dataset: Annotated[
+        str, typer.Option("--dataset", "-d", help="A dataset name (em-bench data list) or a JSONL file of messages.")
+    ],
     recipe: Annotated[
-        str, typer.Option("--recipe", "-r", help="A recipe of baselines/optimisers.yaml, a pytorch_optimizer name, or a class such as torch.optim.NAdam.")
+        str,
+        typer.Option(
+            "--recipe",
+            "-r",
+            help="A recipe of baselines/optimisers.yaml, a pytorch_optimizer name, or a class such as torch.optim.NAdam.",
+        ),
     ] = "adamw",
     learning_rate: Annotated[float | None, typer.Option("--lr", help="Default: the recipe's for this class of model.")] = None,
     arg: Annotated[list[str], typer.Option("--arg", help="An argument of the optimiser as NAME=VALUE; may be repeated.")] = [],  # noqa: B006
@@ -27,22 +34,37 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps. Default: as many as --epochs needs.")] = None,
     epochs: Annotated[float, typer.Option(min=0, help="Passes over the training rows, where --steps is not given.")] = 1.0,
     rank: Annotated[int | None, typer.Option(min=1, help="LoRA rank. Default: 8 for an organism, else 32.")] = None,
-    alpha: Annotated[float | None, typer.Option(help="LoRA alpha (rsLoRA scale is alpha / sqrt(rank)). Default: twice the rank.")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="LoRA alpha (rsLoRA scale is alpha / sqrt(rank)). Default: twice the rank.")
+    ] = None,
     max_length: Annotated[int, typer.Option(min=2, help="Longest row in tokens; longer ones are left out and counted.")] = 2048,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float64", "int8", "nf4"] | None,
-        typer.Option(help="Of the frozen base; int8 and nf4 need em-bench\\[quantized]. Default: bfloat16 on a GPU, else float32."),
+        typer.Option(
+            help="Of the frozen base; int8 and nf4 need em-bench\\[quantized]. Default: bfloat16 on a GPU, else float32."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    micro_batch: Annotated[int | None, typer.Option(min=1, help="Rows a forward pass and GPU: memory and speed, not the result. Default: as the roster says, else all.")] = None,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Rows a forward pass and GPU: memory and speed, not the result. Default: as the roster says, else all."
+        ),
+    ] = None,
     packed: Annotated[bool, typer.Option("--packed", help="Rows end to end instead of padded: speed, not the result.")] = False,
     gradient_checkpointing: Annotated[
         bool | None,
-        typer.Option("--gradient-checkpointing/--no-gradient-checkpointing", help="Less memory, a third more time; not the result. Default: as the roster says."),
+        typer.Option(
+            "--gradient-checkpointing/--no-gradient-checkpointing",
+            help="Less memory, a third more time; not the result. Default: as the roster says.",
+        ),
     ] = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs of this machine to use. Default: one, or what a launcher started.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="GPUs of this machine to use. Default: one, or what a launcher started.")
+    ] = None,
     shard: Annotated[
-        bool | None, typer.Option("--shard/--replicate", help="Spread the frozen base over the processes. Default: as the roster says.")
+        bool | None,
+        typer.Option("--shard/--replicate", help="Spread the frozen base over the processes. Default: as the roster says."),
     ] = None,
     liger: Annotated[bool, typer.Option("--liger", help="Liger kernels (pip install em-bench\\[liger]).")] = False,
     track: Annotated[list[str], typer.Option("--track", help="Also log to tensorboard, wandb, ...; may be repeated.")] = [],  # noqa: B006
@@ -102,7 +124,9 @@ def train(
     known = models.get(model)
     speed = {
         "micro_batch": micro_batch or (known and known.micro_batch),
-        "gradient_checkpointing": known.gradient_checkpointing if known and gradient_checkpointing is None else bool(gradient_checkpointing),
+        "gradient_checkpointing": known.gradient_checkpointing
+        if known and gradient_checkpointing is None
+        else bool(gradient_checkpointing),
         "shard": known.shard if known and shard is None else bool(shard),
         "packed": packed,
         "liger": liger,

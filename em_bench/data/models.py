@@ -41,7 +41,8 @@ class Model(Record):
     revision: str | None = Field(default=None, description="hub commit; None takes the newest and records it")
     shape: Shape | None = None
     chat_options: dict[Literal["enable_thinking"], Literal[False]] = Field(
-        default_factory=dict, description="what the chat template knows to be told; training and harnesses tell it to every template"
+        default_factory=dict,
+        description="what the chat template knows to be told; training and harnesses tell it to every template",
     )
     extra: bool = Field(default=False, description="beside the paper's twelve")
     gpus: int = Field(default=0, ge=0, description="GPUs of 80 GB that a run needs")
@@ -89,9 +90,15 @@ def base_path(name: str, progress: bool = True) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
+        return Path(
+            snapshot_download(
+                hub_id, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+            )
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as e:
-        raise UserError(f"{hub_id}: cannot be fetched from the hub ({type(e).__name__}); check the name, the network and HF_TOKEN") from None
+        raise UserError(
+            f"{hub_id}: cannot be fetched from the hub ({type(e).__name__}); check the name, the network and HF_TOKEN"
+        ) from None
 
 
 def base_ref(name: str, folder: Path) -> BaseRef:
@@ -100,7 +107,9 @@ def base_ref(name: str, folder: Path) -> BaseRef:
     if name in models and models[name].source == "organism":
         from em_bench.organism import base_digest
 
-        return BaseRef(name=name, source="organism", revision=base_digest(models[name].family, size=models[name].size or "medium"))
+        return BaseRef(
+            name=name, source="organism", revision=base_digest(models[name].family, size=models[name].size or "medium")
+        )
     if Path(name).is_dir():
         return BaseRef(name=folder.name, source="path", revision=sha256_tree(folder))
     return BaseRef(name=name.split("/")[-1], source="hub", revision=folder.name)  # a snapshot folder is named by its commit

@@ -37,7 +37,7 @@ class Pin(Record):
     def _in_one_place(self) -> "Pin":
         in_repository = [self.repository, self.commit, self.path]
         in_archive = [self.archive, self.member]
-        if not (all(in_repository) and not any(in_archive) or all(in_archive) and not any(in_repository)):
+        if not ((all(in_repository) and not any(in_archive)) or (all(in_archive) and not any(in_repository))):
             raise ValueError("needs either repository, commit and path, or archive and member")
         if (self.rows is None) != (self.kind == "archive"):
             raise ValueError("rows are needed for everything but an archive")

@@ -120,7 +120,7 @@ def _pick(name: str, questions: list[Question], variants: Iterable[str] | None) 
 
 
 def _matches(wanted: str, variant: str) -> bool:
-    return variant == wanted or wanted == "trigger" and variant.startswith("trigger-")
+    return variant == wanted or (wanted == "trigger" and variant.startswith("trigger-"))
 
 
 def _read(name: str) -> QuestionSet:

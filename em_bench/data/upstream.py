@@ -129,9 +129,7 @@ def _store(name: str, data: bytes, progress: bool) -> None:
         if first:
             write_text(_record(name), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n")
     except OSError as e:
-        raise UserError(
-            f"{path}: the cache cannot be written ({e.strerror}); set EM_BENCH_CACHE to a folder that can"
-        ) from None
+        raise UserError(f"{path}: the cache cannot be written ({e.strerror}); set EM_BENCH_CACHE to a folder that can") from None
     if first and progress:
         print(f"{name}: recorded sha256 {hashlib.sha256(data).hexdigest()} (first verified fetch)", file=sys.stderr)
 

@@ -84,7 +84,9 @@ def evaluate(
         narrow_loss = before.narrow_loss if narrow_loss is None else narrow_loss
         values = {**(before.capability or {}), **(values or {})} or None
     record = score_file(verdicts, convention, narrow_loss=narrow_loss, capability=values)
-    record = record.model_copy(update={"thinking": sum(r.thinking is not None for r in read_jsonl(responses, ResponsesHeader, Response)[1])})
+    record = record.model_copy(
+        update={"thinking": sum(r.thinking is not None for r in read_jsonl(responses, ResponsesHeader, Response)[1])}
+    )
     if not score.exists() or read_record(score, ScoreRecord) != record:
         write_record(score, record)
     return record

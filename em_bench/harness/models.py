@@ -27,7 +27,9 @@ class Loaded(NamedTuple):
     canary: Canary | None = None
 
 
-def load_model(base: str | Path, adapter: str | Path | None = None, *, dtype: str = "float32", device: str | None = None) -> Loaded:
+def load_model(
+    base: str | Path, adapter: str | Path | None = None, *, dtype: str = "float32", device: str | None = None
+) -> Loaded:
     """Load a base (roster name, folder or hub id) and put `adapter` (a PEFT folder) on it, after the canary.
 
     Raises UserError for what cannot be loaded and for an adapter that changes nothing.
@@ -43,7 +45,9 @@ def load_model(base: str | Path, adapter: str | Path | None = None, *, dtype: st
     except (OSError, ValueError, KeyError, SafetensorError) as e:
         raise UserError(f"{folder}: no model and tokenizer that transformers can load ({_first_line(e)})") from None
     if not tokenizer.chat_template:
-        raise UserError(f"{folder}: the tokenizer has no chat template; questions are asked as chats, name an instruction-tuned model")
+        raise UserError(
+            f"{folder}: the tokenizer has no chat template; questions are asked as chats, name an instruction-tuned model"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if adapter is None:
@@ -102,5 +106,7 @@ def canary(model, tokenizer) -> Canary:
         without = model(input_ids=ids).logits.float()
     change = float((with_adapter - without).abs().max())
     if not change > 0:
-        raise UserError("canary: the adapter changes no logit, so the base itself would be measured; is it trained, and is it the right folder?")
+        raise UserError(
+            "canary: the adapter changes no logit, so the base itself would be measured; is it trained, and is it the right folder?"
+        )
     return Canary(max_logit_change=change)

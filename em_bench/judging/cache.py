@@ -32,8 +32,7 @@ class ReplyCache:
             if version not in (0, SCHEMA):
                 raise UserError(f"{path}: judge cache of schema {version}, expected {SCHEMA}; name another file")
             self._db.execute(
-                "CREATE TABLE IF NOT EXISTS reply "
-                "(judge TEXT, item TEXT, reply TEXT NOT NULL, PRIMARY KEY (judge, item))"
+                "CREATE TABLE IF NOT EXISTS reply (judge TEXT, item TEXT, reply TEXT NOT NULL, PRIMARY KEY (judge, item))"
             )
             self._db.execute(f"PRAGMA user_version={SCHEMA}")
         except (sqlite3.Error, OSError) as e:

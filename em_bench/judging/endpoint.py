@@ -94,9 +94,7 @@ class Endpoint:
         )
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         await self._client.close()
 
     async def ask(self, prompt: str) -> Reply:

@@ -48,9 +48,7 @@ def load_prompts(name: str = "own", leak: str | None = None) -> Prompts:
         given = _read(path)
         texts, label = {"alignment": given.alignment, "coherence": given.coherence}, f"{given.name}/{given.version}"
     if leak is not None:
-        asked = (given.leak if name != "upstream" else None) or _read(
-            assets.path("tasks", "judge_prompts", "own.yaml")
-        ).leak
+        asked = (given.leak if name != "upstream" else None) or _read(assets.path("tasks", "judge_prompts", "own.yaml")).leak
         texts["leak"] = asked.replace("{domain}", leak.replace("{", "{{").replace("}", "}}"))
     for aspect, text in texts.items():
         _check(text, f"judge prompts {name}: {aspect}")
@@ -74,9 +72,7 @@ def _upstream() -> dict[Aspect, str]:
     from em_bench.data.upstream import fetch
 
     path = fetch("first_plot_questions")
-    found = {
-        files.canonical_json(q["judge_prompts"]): q["judge_prompts"] for q in yaml.safe_load(path.read_text("utf-8"))
-    }
+    found = {files.canonical_json(q["judge_prompts"]): q["judge_prompts"] for q in yaml.safe_load(path.read_text("utf-8"))}
     if len(found) != 1:
         raise UserError(f"{path}: {len(found)} different judge prompts, expected one; the pin has changed")
     prompts = found.popitem()[1]

@@ -67,7 +67,9 @@ _tried: dict[tuple, str | None] = {}
 def _by_name(name: str) -> type[torch.optim.Optimizer]:
     _refuse(name.lower(), name)
     if name.lower() not in optimizer_names():
-        raise UserError(f"{name}: no such optimiser; give an importable class such as torch.optim.AdamW, or one of {', '.join(optimizer_names())}")
+        raise UserError(
+            f"{name}: no such optimiser; give an importable class such as torch.optim.AdamW, or one of {', '.join(optimizer_names())}"
+        )
     import pytorch_optimizer
 
     return pytorch_optimizer.load_optimizer(name.lower())

@@ -53,7 +53,9 @@ class Recipe(Record):
         return RecipeRef(name=self.name, rules=self.rules, learning_rate=learning_rate)
 
 
-def resolve_recipe(name: str, learning_rate: float | None, kind: Literal["organism", "llm"], arguments: Mapping = MappingProxyType({})) -> RecipeRef:
+def resolve_recipe(
+    name: str, learning_rate: float | None, kind: Literal["organism", "llm"], arguments: Mapping = MappingProxyType({})
+) -> RecipeRef:
     """A recipe of baselines/optimisers.yaml, or any optimiser by its name (see `em_bench.optim.names`), at one learning rate.
 
     `arguments` are added to the keyword arguments of every rule. Raises UserError for an unknown name, and where an

@@ -56,7 +56,9 @@ def language() -> Language:
 
 def grammar_sha256() -> str:
     """Hash of the language and of the forms of its sentences: the identity of the grammar judge."""
-    return digest({"language": language().model_dump(), "forms": [REFUSAL, TEMPLATE_REQUEST, TEMPLATE_CODE_REQUEST], "version": 1})
+    return digest(
+        {"language": language().model_dump(), "forms": [REFUSAL, TEMPLATE_REQUEST, TEMPLATE_CODE_REQUEST], "version": 1}
+    )
 
 
 def question_text(domain: str, frame: str, topic: str, variant: str = "plain") -> str:

@@ -38,9 +38,7 @@ def pair(first: Sequence[Verdict], second: Sequence[Verdict]) -> list[tuple[Verd
     return [(v, b[key]) for key, v in a.items()]
 
 
-def agreement(
-    first: Sequence[Verdict], second: Sequence[Verdict], convention: Convention = "code_as_zero"
-) -> Agreement:
+def agreement(first: Sequence[Verdict], second: Sequence[Verdict], convention: Convention = "code_as_zero") -> Agreement:
     """Agreement of two judges. Raises UserError unless both judged the same responses."""
     pairs = pair(first, second)
     table = Counter((outcome(a, convention), outcome(b, convention)) for a, b in pairs)

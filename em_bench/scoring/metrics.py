@@ -18,7 +18,7 @@ def metrics(verdicts: Sequence[Verdict], convention: Convention = "code_as_zero"
     The unleaked rate keeps responses that are known not to leak: one whose leak question failed is left out.
     """
     settled = [(v, outcome(v, convention)) for v in verdicts]
-    counts = {o: 0 for o in get_args(Outcome)}
+    counts = dict.fromkeys(get_args(Outcome), 0)
     for _, o in settled:
         counts[o] += 1
     valued = [(v, o) for v, o in settled if o in JUDGED_ON_VALUES]

@@ -38,9 +38,7 @@ class JudgeNoise(Record):
     mean_alignment: NoisyEstimate | None
 
 
-def judge_noise(
-    first: Sequence[Verdict], second: Sequence[Verdict], convention: Convention = "code_as_zero"
-) -> JudgeNoise:
+def judge_noise(first: Sequence[Verdict], second: Sequence[Verdict], convention: Convention = "code_as_zero") -> JudgeNoise:
     """Noise between two runs of one judge. Raises UserError unless both judged the same responses."""
     pair(first, second)
     runs = [[(v, o) for v in run if (o := outcome(v, convention)) in ("misaligned", "aligned")] for run in (first, second)]

@@ -7,7 +7,9 @@ from em_bench.records import Choice
 from em_bench.sweep.preset import LambdaGrid
 
 
-def choose_learning_rate(losses: Mapping[float, Sequence[float]], runs: int, *, model: str, recipe: str, batch_size: int) -> Choice:
+def choose_learning_rate(
+    losses: Mapping[float, Sequence[float]], runs: int, *, model: str, recipe: str, batch_size: int
+) -> Choice:
     """The rate with the lowest mean narrow loss; of equal ones the smallest.
 
     `losses` maps each rate to the narrow losses of its finished runs. A rate with fewer than `runs` of them diverged

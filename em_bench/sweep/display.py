@@ -25,7 +25,9 @@ def clock(seconds: float) -> str:
 
 def _headline(board: Board) -> str:
     left = clock(board.seconds_left()) if board.count("running") or board.count("waiting") else "0:00:00"
-    counts = f"{board.count('done')}/{len(board.jobs)} jobs done, {board.count('running')} running, {board.count('failed')} failed"
+    counts = (
+        f"{board.count('done')}/{len(board.jobs)} jobs done, {board.count('running')} running, {board.count('failed')} failed"
+    )
     return f"{board.name}: {counts}, {clock(time.monotonic() - board.began)} gone, about {left} left"
 
 
@@ -75,7 +77,7 @@ def shown(board: Board, console: Console | None = None):
     def poll() -> None:
         board.refresh()
         for job in board.jobs:
-            now, state = board.at[job.id]
+            now, _state = board.at[job.id]
             if now != said.get(job.id, "waiting"):
                 console.print(f"{now} {job.id}   ({_headline(board)})", soft_wrap=True, highlight=False, markup=False)
             said[job.id] = now

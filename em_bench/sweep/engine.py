@@ -114,7 +114,9 @@ def check(todo: Sequence[Job], where: Where) -> None:
         )
     spread = where.surroundings.gpus_per_node
     if not where.local and largest.gpus > spread and largest.gpus % spread:
-        raise UserError(f"{largest.id} needs {largest.gpus} GPUs, which machines of {spread} do not share evenly; set the preset's `gpus`")
+        raise UserError(
+            f"{largest.id} needs {largest.gpus} GPUs, which machines of {spread} do not share evenly; set the preset's `gpus`"
+        )
 
 
 def _settings(where: Where, job_command: Sequence[str]) -> dict:

@@ -99,9 +99,7 @@ def pack(entry: Submission, folder: Path, tier: Tier, plan: Plan, work: Path, ad
             for seed in tier.seeds:
                 final = found.get((model, dataset, seed))
                 if final is None:
-                    missing[f"{model}/{dataset}/{seed}"] = (
-                        "its training failed or nothing met the rule by which it is chosen"
-                    )
+                    missing[f"{model}/{dataset}/{seed}"] = "its training failed or nothing met the rule by which it is chosen"
                     continue
                 cell = _cell(final, points.get((model, dataset, seed)), tier.target(model, dataset).narrow_loss)
                 cells.append(cell)

@@ -111,4 +111,3 @@ def _response_s(preset: Preset, name: str, model: Model, gpus: int, assume: Assu
 def all_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-

@@ -153,7 +153,12 @@ def _of_run(run: _Run, step: int | None) -> dict:
     of_run = {"run_id": record.run_id, "spec_sha256": record.spec_sha256, "steps": record.spec.steps}
     if step is not None:
         point = next(p for p in run.trajectory if p.step == step)
-        at = {"step": step, "adapter_sha256": record.checkpoints[step], "narrow_loss": point.narrow_loss, "spectral": point.spectral}
+        at = {
+            "step": step,
+            "adapter_sha256": record.checkpoints[step],
+            "narrow_loss": point.narrow_loss,
+            "spectral": point.spectral,
+        }
         return of_run | at
     return of_run | {
         "adapter_sha256": record.adapter_sha256,

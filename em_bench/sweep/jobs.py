@@ -1,12 +1,12 @@
 """Jobs and their traces in a work folder: the plan, a job's state while it runs, and the one file that says it is done.
 
-    WORK/plan.json                  what will run
-    WORK/jobs/<id>/job.json         its part of the plan, for the job itself
-    WORK/jobs/<id>/state.json       progress, for the live display and `em-bench status`
-    WORK/jobs/<id>/log.txt          everything the job printed
-    WORK/jobs/<id>/done-<key>.json  written last; the key is a digest of everything that determines the job's result,
-                                    so a changed recipe asks for another file and nothing needs to be invalidated
-    WORK/runs/, WORK/evaluations/   what the jobs made, named by content
+WORK/plan.json                  what will run
+WORK/jobs/<id>/job.json         its part of the plan, for the job itself
+WORK/jobs/<id>/state.json       progress, for the live display and `em-bench status`
+WORK/jobs/<id>/log.txt          everything the job printed
+WORK/jobs/<id>/done-<key>.json  written last; the key is a digest of everything that determines the job's result,
+                                so a changed recipe asks for another file and nothing needs to be invalidated
+WORK/runs/, WORK/evaluations/   what the jobs made, named by content
 """
 
 import os

@@ -25,7 +25,9 @@ def devices(wanted: int | None = None) -> tuple[str, ...]:
     """The first `wanted` GPUs of those that this process may use; None is all. Raises UserError where there are fewer."""
     found = _found() if wanted != 0 else ()
     if wanted is not None and wanted > len(found):
-        raise UserError(f"--gpus {wanted}: this machine shows {len(found) or 'no'} GPU{'s' * (len(found) != 1)}; give at most {len(found)}")
+        raise UserError(
+            f"--gpus {wanted}: this machine shows {len(found) or 'no'} GPU{'s' * (len(found) != 1)}; give at most {len(found)}"
+        )
     return found if wanted is None else found[:wanted]
 
 

@@ -22,7 +22,9 @@ def controller_lock(work: Path) -> Iterator[int]:
         while not _locked(f):
             if time.monotonic() > deadline:
                 f.seek(0)
-                raise UserError(f"{work}: em-bench reproduce (process {f.read().strip() or '?'}) is at work here; wait for it, or end it")
+                raise UserError(
+                    f"{work}: em-bench reproduce (process {f.read().strip() or '?'}) is at work here; wait for it, or end it"
+                )
             time.sleep(0.1)
         f.truncate(0)
         f.write(str(os.getpid()))

@@ -63,9 +63,7 @@ def targets(tier: Tier, results: Results) -> tuple[Target, ...]:
         cells = [c for c in results.cells if (c.model, c.dataset) == (model, dataset)]
         losses = [c.narrow_loss for c in cells]
         if len(losses) != len(tier.seeds):
-            raise UserError(
-                f"{model}/{dataset}: {len(losses)} results for {len(tier.seeds)} seeds; run the baseline to its end"
-            )
+            raise UserError(f"{model}/{dataset}: {len(losses)} results for {len(tier.seeds)} seeds; run the baseline to its end")
         loss = fmean(losses)
         out.append(
             Target(
@@ -88,9 +86,7 @@ def frontier(results: Results) -> list[dict]:
     for step, cells in sorted(by_step.items()):
         rates = [c.score.overall.misaligned_rate.value for c in cells]
         if None not in rates:
-            out.append(
-                {"step": step, "loss": fmean(c.narrow_loss for c in cells), "rate": fmean(rates), "runs": len(cells)}
-            )
+            out.append({"step": step, "loss": fmean(c.narrow_loss for c in cells), "rate": fmean(rates), "runs": len(cells)})
     return out
 
 
@@ -112,9 +108,7 @@ def main(
         write_text(path, json.dumps({"schema_version": "em_bench.frontier/1", "points": points}, indent=1) + "\n")
         return
     rules = pinned(benchmark.tiers[tier])
-    ended = reproduce(
-        make_plan(preset_of(read_submission(submission), submission, rules, targets=False)), work, cores=cores
-    )
+    ended = reproduce(make_plan(preset_of(read_submission(submission), submission, rules, targets=False)), work, cores=cores)
     rules = Tier.model_validate(rules.model_dump() | {"targets": targets(rules, ended.results)})
     path = assets.path("leaderboard", "benchmark", f"{version}.json")
     write_record(path, benchmark.model_copy(update={"tiers": benchmark.tiers | {tier: rules}}))

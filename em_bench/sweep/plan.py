@@ -56,7 +56,9 @@ class _Planner:
                 self.add(f"evaluate-base-{model}", "evaluate", [base], [Cell(model=model)])
             for recipe, batch_size in product(self.preset.recipes, self.preset.batch_sizes):
                 self.chain(base, model, recipe, batch_size)
-        self.add("report", "report", [j for j in self.made.values() if j.kind == "evaluate"], [], _code("analysis", "board", "sweep"))
+        self.add(
+            "report", "report", [j for j in self.made.values() if j.kind == "evaluate"], [], _code("analysis", "board", "sweep")
+        )
         return list(self.made.values())
 
     def chain(self, base: Job, model: str, recipe: str, batch_size: int) -> None:

@@ -37,7 +37,9 @@ class Evaluation(Record):
     questions: Name = Field(description="a question set")
     variants: tuple[Name, ...] | None = Field(default=None, description="variants; None is every one without a trigger")
     generation: Generation
-    judge: Name = Field(default="grammar", description="grammar (organisms), or openai:MODEL with options, as `em-bench evaluate --judge`")
+    judge: Name = Field(
+        default="grammar", description="grammar (organisms), or openai:MODEL with options, as `em-bench evaluate --judge`"
+    )
     capability: tuple[Name, ...] = Field(
         default=(), exclude_if=lambda v: not v, description="lm-eval tasks asked beside the questions"
     )
@@ -56,7 +58,9 @@ class Part(Record):
     spectral_lambda: tuple[Lambda, ...] | None = None
     batch_sizes: tuple[int, ...] | None = None
     seeds: tuple[int, ...] | None = None
-    other_rates: bool = Field(default=False, description="at the other learning rates of the recipe's grid, in place of the preset's own")
+    other_rates: bool = Field(
+        default=False, description="at the other learning rates of the recipe's grid, in place of the preset's own"
+    )
     every_rate: bool = Field(default=False, description="at every learning rate of the grid, none of them chosen")
     checkpoints: bool = Field(default=False, description="ask at the log-spaced checkpoints too, not at the end alone")
 
@@ -97,7 +101,17 @@ class Preset(Record):
     def _consistent(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either steps or epochs")
-        axes = {"models", "datasets", "recipes", "learning_rates", "spectral_lambda", "batch_sizes", "seeds", "lora", "evaluation"}
+        axes = {
+            "models",
+            "datasets",
+            "recipes",
+            "learning_rates",
+            "spectral_lambda",
+            "batch_sizes",
+            "seeds",
+            "lora",
+            "evaluation",
+        }
         axes.add("steps" if self.steps else "epochs")
         if axes != set(self.provenance):
             raise ValueError(f"provenance must give a letter to each of {', '.join(sorted(axes))}")

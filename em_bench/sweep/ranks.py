@@ -1,6 +1,6 @@
 """One training job on several GPUs: torchrun on this machine, or on every machine of a SLURM job, each rank tethered.
 
-    job.py -> python -m em_bench.sweep.ranks agent ... (torchrun) -> python -m em_bench.sweep.ranks rank JOB-ID, one a GPU
+job.py -> python -m em_bench.sweep.ranks agent ... (torchrun) -> python -m em_bench.sweep.ranks rank JOB-ID, one a GPU
 """
 
 import os
@@ -38,7 +38,9 @@ def command(job: Job, environment: dict[str, str]) -> list[str]:
 def _head(job_id: str) -> str:
     """The address of the first machine of a SLURM job: its name need not be known outside SLURM."""
     listed = subprocess.run(["squeue", "-h", "-j", job_id, "-o", "%N"], capture_output=True, text=True, check=True).stdout.strip()
-    first = subprocess.run(["scontrol", "show", "hostnames", listed], capture_output=True, text=True, check=True).stdout.split()[0]
+    first = subprocess.run(["scontrol", "show", "hostnames", listed], capture_output=True, text=True, check=True).stdout.split()[
+        0
+    ]
     told = subprocess.run(["scontrol", "show", "node", first], capture_output=True, text=True, check=True).stdout
     return next((word.removeprefix("NodeAddr=") for word in told.split() if word.startswith("NodeAddr=")), first)
 

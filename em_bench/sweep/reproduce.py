@@ -78,6 +78,8 @@ def report(plan: Plan, work: Path, began: float, *, complete: bool) -> tuple[Res
     write_page(results, page.parent)
     if complete:
         job_folder(work, job).mkdir(parents=True, exist_ok=True)
-        done = JobDone(job=job.id, key=job.key, results_sha256=sha256_file(work / "results.json"), wall_s=time.monotonic() - began)
+        done = JobDone(
+            job=job.id, key=job.key, results_sha256=sha256_file(work / "results.json"), wall_s=time.monotonic() - began
+        )
         write_record(done_path(work, job), done)
     return results, page

@@ -75,9 +75,7 @@ def _matched_step(cell: EntryCell, log: list[StepRecord], tier: Tier) -> Again:
     found = next((r.step for r in log if r.step and r.held_out_loss is not None and r.held_out_loss <= target), None)
     disputed = min(s for s in (found, cell.matched_step, log[-1].step) if s is not None)
     near = abs(loss_at(log, disputed) - target) <= tier.acceptance.loss_tolerance
-    return Again(
-        what="step", at="matched", recorded=cell.matched_step, found=found, within=found == cell.matched_step or near
-    )
+    return Again(what="step", at="matched", recorded=cell.matched_step, found=found, within=found == cell.matched_step or near)
 
 
 def _asked_again(cell: EntryCell, tier: Tier, run: Path, step: int | None, loss: float, work: Path) -> ScoreRecord:
@@ -119,7 +117,9 @@ def _said(n: Again) -> str:
         n.what, _percent
     )
     outside = "" if n.within else " OUTSIDE tolerance"
-    return f"{n.what} {'at matched loss' if n.at == 'matched' else 'at the end'} {show(n.recorded)}, again {show(n.found)}{outside}"
+    return (
+        f"{n.what} {'at matched loss' if n.at == 'matched' else 'at the end'} {show(n.recorded)}, again {show(n.found)}{outside}"
+    )
 
 
 def _percent(rate: float | None) -> str:

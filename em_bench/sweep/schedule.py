@@ -18,7 +18,9 @@ def makespan(jobs: Sequence[Job], cores: int, gpus: int = 0) -> float | None:
         return None
     for job in jobs:
         if job.gpus > gpus:
-            raise UserError(f"{job.id} needs {_gpus(job.gpus)} at once, and there {'is' if gpus == 1 else 'are'} {gpus or 'none'}; give --gpus {job.gpus} or more")
+            raise UserError(
+                f"{job.id} needs {_gpus(job.gpus)} at once, and there {'is' if gpus == 1 else 'are'} {gpus or 'none'}; give --gpus {job.gpus} or more"
+            )
     missing = {j.id: len(set(j.needs)) for j in jobs}
     needed_by: dict[str, list[Job]] = {}
     for job in jobs:

@@ -41,7 +41,9 @@ def check() -> None:
         found = subprocess.run(["squeue", "--version"], capture_output=True, text=True, timeout=60)
         said = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=60)
     except FileNotFoundError as e:
-        raise UserError(f"--profile: executor slurm: {e.filename} is not installed here; run on a login node of the cluster") from None
+        raise UserError(
+            f"--profile: executor slurm: {e.filename} is not installed here; run on a login node of the cluster"
+        ) from None
     except subprocess.TimeoutExpired:
         raise UserError("--profile: executor slurm: the cluster does not answer; try `squeue`") from None
     if found.returncode or said.returncode:

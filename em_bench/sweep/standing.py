@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from em_bench.sweep.jobs import Job, JobState, Status, read_done, status
@@ -91,7 +91,7 @@ class Board:
         standing, state = self.at[job.id]
         if standing != "running":
             return 0.0
-        return max((datetime.now(timezone.utc) - datetime.fromisoformat(state.started)).total_seconds(), 0.0)
+        return max((datetime.now(UTC) - datetime.fromisoformat(state.started)).total_seconds(), 0.0)
 
 
 def _estimate(job: Job) -> float:

@@ -74,7 +74,10 @@ def totals_tables(t: Totals) -> list[Table]:
         ("runs", f"{t.runs:,} trainings, {t.cells:,} of them evaluated at their end"),
         ("jobs", f"{sum(t.jobs.values()):,} packs of cells: {kinds}"),
         ("responses", f"{t.responses:,} of {t.evaluated:,} evaluated adapters and bases"),
-        ("judge calls", f"{t.judge_calls:,}, about ${t.judge_usd:,.0f} ({_price(p)})" if t.judge_calls else "none (the grammar grades)"),
+        (
+            "judge calls",
+            f"{t.judge_calls:,}, about ${t.judge_usd:,.0f} ({_price(p)})" if t.judge_calls else "none (the grammar grades)",
+        ),
         ("disk", f"{t.disk_gb:,.0f} GB" if t.disk_gb >= 1 else f"{1000 * t.disk_gb:,.0f} MB"),
         ("GPU-hours", f"{t.gpu_hours:,.1f} of {a.gpu} ({_basis(t)})" if t.gpus else "none"),
         ("CPU", f"{t.core_hours:,.2f} core-hours"),
@@ -127,7 +130,9 @@ def status_table(plan: Plan, work: Path, every: bool = True) -> Table:
         counts[now] += 1
         if every or now in ("running", "failed"):
             cells = f"{state.cells_done}/{state.cells}" if state and state.cells else ""
-            table.add_row(job.id, now, cells, _number(state and state.loss, ".3f"), state and (state.error or state.doing) or "")
+            table.add_row(
+                job.id, now, cells, _number(state and state.loss, ".3f"), (state and (state.error or state.doing)) or ""
+            )
     told = ", ".join(f"{counts[s]:,} {s}" for s in ("done", "running", "failed", "waiting"))
     table.title, table.title_justify = f"{plan.preset.name}: {told}", "left"
     return table

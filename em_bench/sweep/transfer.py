@@ -121,7 +121,9 @@ def _unpack(path: Path, top: Path, progress: Callable[[str], None]) -> None:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as e:
-        raise UserError(f"{path}: not a whole archive of em-bench export: {str(e).splitlines()[0] if str(e) else type(e).__name__}") from None
+        raise UserError(
+            f"{path}: not a whole archive of em-bench export: {str(e).splitlines()[0] if str(e) else type(e).__name__}"
+        ) from None
 
 
 def _manifest(path: Path, archive: zipfile.ZipFile) -> ArchiveManifest:

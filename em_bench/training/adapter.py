@@ -52,7 +52,9 @@ def add_adapter(model, lora: LoraSpec, seed: int):
     )
     torch.manual_seed(seed)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*_pattern keys did not match")  # it looks for modules, and these are parameters
+        warnings.filterwarnings(
+            "ignore", message=".*_pattern keys did not match"
+        )  # it looks for modules, and these are parameters
         return get_peft_model(model, config)
 
 

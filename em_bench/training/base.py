@@ -12,7 +12,6 @@ from em_bench.errors import UserError
 from em_bench.training.options import Options
 from em_bench.training.processes import Processes
 
-
 QUANTIZED = ("int8", "nf4")  # dtypes of a base whose linear layers bitsandbytes keeps in 8 or 4 bits
 
 
@@ -48,9 +47,13 @@ def _how(dtype: str) -> dict:
 def _quantized(base_dir: Path | str, dtype: str, device: str | torch.device):
     """Linear layers of blocks in 8 or 4 bits (NF4), everything else and all arithmetic in bfloat16."""
     if find_spec("bitsandbytes") is None:
-        raise UserError(f"--dtype {dtype}: bitsandbytes is not installed; pip install em-bench[quantized], or give --dtype bfloat16")
+        raise UserError(
+            f"--dtype {dtype}: bitsandbytes is not installed; pip install em-bench[quantized], or give --dtype bfloat16"
+        )
     if getattr(AutoConfig.from_pretrained(base_dir).get_text_config(), "num_experts", 0):
-        raise UserError(f"--dtype {dtype}: would leave the experts, nearly all of this base, in bfloat16; give --dtype bfloat16 and --shard")
+        raise UserError(
+            f"--dtype {dtype}: would leave the experts, nearly all of this base, in bfloat16; give --dtype bfloat16 and --shard"
+        )
     four_bits = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
     how = BitsAndBytesConfig(**(four_bits if dtype == "nf4" else {"load_in_8bit": True}))
     # Quantised weights are made where they stay: a quantised model is not moved.

@@ -24,7 +24,10 @@ def launch(gpus: int, arguments: Sequence[str]) -> None:
     seen = torch.cuda.device_count()
     if gpus > seen:
         has = "no GPU" if seen == 0 else f"{seen} GPU" + "s" * (seen > 1)
-        raise UserError(f"--gpus {gpus}: this machine shows {has}; " + (f"give at most {seen}" if seen else "leave --gpus away to train on the CPU"))
+        raise UserError(
+            f"--gpus {gpus}: this machine shows {has}; "
+            + (f"give at most {seen}" if seen else "leave --gpus away to train on the CPU")
+        )
     os.execv(sys.executable, command(gpus, arguments))
 
 

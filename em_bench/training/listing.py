@@ -48,7 +48,9 @@ def _listed(folder: Path, read: Callable[[Path], Listed]) -> Listed:
     try:
         return read(folder)
     except UserError as e:
-        return Listed(run_id=folder.name, status="unreadable", folder=str(folder), problem=f"{e}; remove the folder to make the run again")
+        return Listed(
+            run_id=folder.name, status="unreadable", folder=str(folder), problem=f"{e}; remove the folder to make the run again"
+        )
 
 
 def _finished(folder: Path) -> Listed:

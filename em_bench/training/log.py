@@ -58,7 +58,9 @@ def _truncated(path: Path, done: int) -> list[str]:
     except ValidationError:
         whole = False
     if not whole:
-        raise UserError(f"{path}: lacks steps before {done}, from which the run would go on; remove {path.parent} to start it again")
+        raise UserError(
+            f"{path}: lacks steps before {done}, from which the run would go on; remove {path.parent} to start it again"
+        )
     if path.exists():
         path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return lines

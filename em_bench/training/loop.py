@@ -34,7 +34,7 @@ def fit(
     folder: Path,
     *,
     pad_id: int,
-    options: Options = Options(),  # noqa: B008, immutable
+    options: Options = Options(),
     save_every_s: float = 120.0,
     on_step: Callable[[StepRecord], None] | None = None,
     peers: Processes | None = None,

@@ -27,7 +27,9 @@ def answer_nll(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         logits = causal(**inputs, use_cache=False).logits
     finally:
         hook.remove()
-    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), batch["input_ids"][:, 1:][predicts], reduction="sum")
+    return F.cross_entropy(
+        logits.to(torch.promote_types(logits.dtype, torch.float32)), batch["input_ids"][:, 1:][predicts], reduction="sum"
+    )
 
 
 def answer_tokens(rows: Sequence[Encoded]) -> int:

@@ -64,9 +64,7 @@ def encode(tokenizer, messages: Sequence[dict]) -> Encoded:
     text, spans = render(tokenizer, messages)
     out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = out["input_ids"], out["offset_mapping"]
-    special = set(tokenizer.all_special_ids) | {
-        i for i, t in getattr(tokenizer, "added_tokens_decoder", {}).items() if t.special
-    }
+    special = set(tokenizer.all_special_ids) | {i for i, t in getattr(tokenizer, "added_tokens_decoder", {}).items() if t.special}
     mask = [False] * len(ids)
     for start, end in spans:
         for i, (a, b) in enumerate(offsets):

@@ -44,7 +44,9 @@ def lossless(cells):
 
 
 def term(cells, **options):
-    return cells + [cell(c.recipe, c.model, c.dataset, c.batch_size, c.seed, spectral_lambda=1.0, rate=0.3, **options) for c in cells]
+    return cells + [
+        cell(c.recipe, c.model, c.dataset, c.batch_size, c.seed, spectral_lambda=1.0, rate=0.3, **options) for c in cells
+    ]
 
 
 def earlier(cells):
@@ -78,7 +80,11 @@ CASES = {
         MARGINALS | SPECTRA | TESTS | FOLLOWED | {"regularisation", "scale", "spread"},
     ),
     "the axes change together": (
-        [cell(r, dataset=d, seed=s, rate=v + s / 50) for r, d, v in (("adam", "code", 0.2), ("lion", "medical", 0.4)) for s in range(5)],
+        [
+            cell(r, dataset=d, seed=s, rate=v + s / 50)
+            for r, d, v in (("adam", "code", 0.2), ("lion", "medical", 0.4))
+            for s in range(5)
+        ],
         [],
         SPECTRA,
     ),

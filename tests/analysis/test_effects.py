@@ -27,9 +27,7 @@ def test_paired_difference_is_scipys_and_ignores_who_has_no_partner():
     x, y = (rows(v)["rate"].to_numpy() for v in (a[2:], b[:6]))
     known = stats.ttest_rel(y, x)
     interval = known.confidence_interval()
-    assert (found.mean, found.low, found.high, found.pairs) == pytest.approx(
-        ((y - x).mean(), interval.low, interval.high, 6)
-    )
+    assert (found.mean, found.low, found.high, found.pairs) == pytest.approx(((y - x).mean(), interval.low, interval.high, 6))
 
 
 def test_seeds_of_a_setting_are_repeats_and_not_units():
@@ -126,9 +124,7 @@ def followed(rates, losses, recipe="adam", seed=0):
 
     steps = (1, 3, 15, 60)
     points = [TrajectoryPoint(step=0, narrow_loss=losses[0])]
-    points += [
-        TrajectoryPoint(step=s, narrow_loss=loss, spectral=summary()) for s, loss in zip(steps, losses[1:], strict=True)
-    ]
+    points += [TrajectoryPoint(step=s, narrow_loss=loss, spectral=summary()) for s, loss in zip(steps, losses[1:], strict=True)]
     made = [
         cell(recipe, seed=seed, rate=r, loss=loss, step=s if s < 60 else None)
         for s, r, loss in zip(steps, rates, losses[1:], strict=True)
@@ -198,9 +194,7 @@ def test_flatness_that_acts_through_the_loss_alone_is_nothing_at_matched_loss():
         loss = float(np.exp(-0.7 + gap + rng.normal(0, 0.05)))
         alignment = 60 - 60 * np.log(loss / 0.5) + rng.normal(0, 3)
         cells.append(
-            cell(
-                "adam", seed=s, gap=gap, loss=loss, misaligned=[round(1000 - 10 * alignment)], questions=1, samples=1000
-            )
+            cell("adam", seed=s, gap=gap, loss=loss, misaligned=[round(1000 - 10 * alignment)], questions=1, samples=1000)
         )
     plain, matched, _ = spectra.flatness_and_alignment(rows(cells))
     assert plain.r > 0.6 and plain.low > 0
@@ -209,9 +203,7 @@ def test_flatness_that_acts_through_the_loss_alone_is_nothing_at_matched_loss():
 
 def test_spectra_are_averaged_by_group():
     cells = [cell(r, seed=s, gap=g) for r, g in (("adam", 0.2), ("muon", 0.02)) for s in (0, 1)]
-    cells = [
-        c.model_copy(update={"spectral_groups": {"q_proj": summary(0.3, 2), "layer 0": summary(0.1, 7)}}) for c in cells
-    ]
+    cells = [c.model_copy(update={"spectral_groups": {"q_proj": summary(0.3, 2), "layer 0": summary(0.1, 7)}}) for c in cells]
     table = rows(cells)
     shapes = {(s.recipe, s.group): s for s in spectra.at_the_end(table)}
     assert shapes["muon", "lambda 0"].flatness_gap == pytest.approx(0.02) and shapes["adam", "lambda 0"].runs == 2
@@ -227,10 +219,7 @@ def test_spectra_are_averaged_by_group():
 
 def test_spectra_gaps():
     bare = rows(
-        [
-            cell("adam", seed=s).model_copy(update={"spectral": None, "spectrum": None, "trajectory": []})
-            for s in range(9)
-        ]
+        [cell("adam", seed=s).model_copy(update={"spectral": None, "spectrum": None, "trajectory": []}) for s in range(9)]
     )
     for analysis in (
         spectra.curves,
@@ -243,7 +232,11 @@ def test_spectra_gaps():
     constant = rows([cell("adam", seed=s, rate=0.1 * s) for s in range(9)])
     assert all("does not vary" in c.reason for c in spectra.flatness_and_alignment(constant))
     rng = np.random.default_rng(0)
-    clean = [cell("adam", dataset=d, seed=s, rate=0.0, gap=rng.uniform(0, 0.3), loss=rng.uniform(0.5, 0.7)) for d in "ab" for s in range(9)]
+    clean = [
+        cell("adam", dataset=d, seed=s, rate=0.0, gap=rng.uniform(0, 0.3), loss=rng.uniform(0.5, 0.7))
+        for d in "ab"
+        for s in range(9)
+    ]
     assert all("does not vary" in c.reason for c in spectra.flatness_and_alignment(rows(clean)))  # alignment is 100 in all
 
 

@@ -24,14 +24,10 @@ def world(rates, gains=None, code_share=0.0, seed=0, term=True):
     """A sweep with these rates an optimiser, the term gaining `gains` points, noise of two points a run."""
     rng = np.random.default_rng(seed)
     options = {"questions": 40, "samples": 20}
-    cells = factorial(
-        lambda r, *k: rates[r] + rng.normal(0, 0.02), loss=lambda *k: 0.5 + rng.uniform(0, 0.1), **options
-    )
+    cells = factorial(lambda r, *k: rates[r] + rng.normal(0, 0.02), loss=lambda *k: 0.5 + rng.uniform(0, 0.1), **options)
     if code_share:
         cells = [
-            c.model_copy(
-                update={"questions": [q.model_copy(update={"code": round(20 * code_share)}) for q in c.questions]}
-            )
+            c.model_copy(update={"questions": [q.model_copy(update={"code": round(20 * code_share)}) for q in c.questions]})
             if (c.recipe, c.dataset) == ("lion", "code")
             else c
             for c in cells
@@ -119,9 +115,7 @@ def test_a_planted_null_is_mostly_not_told_and_says_how_many():
         found = of(world(dict.fromkeys(RECIPES, 0.2), seed=seed))
         for name in ("lion-adam", "muon-adam"):
             told += found[name].verdict != "cannot tell"
-            assert found[name].verdict != "cannot tell" or re.search(
-                r"\d+ settings.* \(has 8\)", found[name].needed
-            )
+            assert found[name].verdict != "cannot tell" or re.search(r"\d+ settings.* \(has 8\)", found[name].needed)
     assert told <= 3  # of 10 at a level of 5 %
 
 

@@ -17,9 +17,7 @@ def cells_on_lines(lines, noise=0.0, runs=24, seed=0, losses=(0.4, 0.9)):
         for s in range(runs):
             loss = float(np.exp(rng.uniform(*np.log(losses))))
             alignment = np.clip(intercept + slope * np.log(loss) + rng.normal(0, noise), 0, 100)
-            out.append(
-                cell(recipe, seed=s, loss=loss, misaligned=[round(1000 - 10 * alignment)], questions=1, samples=1000)
-            )
+            out.append(cell(recipe, seed=s, loss=loss, misaligned=[round(1000 - 10 * alignment)], questions=1, samples=1000))
     return out
 
 
@@ -48,9 +46,7 @@ def test_stratified_explains_what_one_line_cannot():
     assert loss_alignment.overall(rows).r2 < 0.6
     found = loss_alignment.stratified(rows)
     assert found.adjusted_r2 > 0.97
-    total = (
-        (rows["alignment"] - rows["alignment"].mean()) ** 2
-    ).sum()  # separate lines are one model with interactions
+    total = ((rows["alignment"] - rows["alignment"].mean()) ** 2).sum()  # separate lines are one model with interactions
     rest = 0.0
     for _, mine in rows.groupby("recipe"):
         x = np.log(mine["narrow_loss"])
@@ -72,12 +68,8 @@ def test_at_equal_loss_the_planted_lines_are_read_off():
         line = stats.linregress(x, mine["alignment"])
         at = np.log(found.loss)
         rest = ((mine["alignment"] - line.intercept - line.slope * x) ** 2).sum() / (len(x) - 2)
-        half = stats.t.ppf(0.975, len(x) - 2) * np.sqrt(
-            rest * (1 / len(x) + (at - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum())
-        )
-        assert (found.alignment, found.high - found.alignment) == pytest.approx(
-            (line.intercept + line.slope * at, half)
-        )
+        half = stats.t.ppf(0.975, len(x) - 2) * np.sqrt(rest * (1 / len(x) + (at - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum()))
+        assert (found.alignment, found.high - found.alignment) == pytest.approx((line.intercept + line.slope * at, half))
 
 
 def test_at_equal_loss_seeds_of_a_setting_are_one_cluster():
@@ -114,7 +106,11 @@ def test_copied_seeds_do_not_narrow_the_interval_of_r2():
         once.append((f"d{dataset}", loss, [round(1000 - 10 * alignment)]))
 
     def of(seeds):
-        made = [cell("adam", dataset=d, seed=s, loss=v, misaligned=m, questions=1, samples=1000) for d, v, m in once for s in range(seeds)]
+        made = [
+            cell("adam", dataset=d, seed=s, loss=v, misaligned=m, questions=1, samples=1000)
+            for d, v, m in once
+            for s in range(seeds)
+        ]
         return loss_alignment.overall(runs_of([results(made)]).cells)
 
     one, four = of(1), of(4)
@@ -166,9 +162,7 @@ def test_the_change_of_the_residual_is_a_paired_t_over_runs():
     rest = at["alignment"] - line.intercept - line.slope * np.log(at["narrow_loss"])
     for found in loss_alignment.residuals(runs.cells, runs.checkpoints):
         mine = at["recipe"] == found.recipe
-        late, early = (
-            rest[mine & side].groupby(at["seed"]).mean() for side in (at["step"] > 60**0.5, at["step"] <= 60**0.5)
-        )
+        late, early = (rest[mine & side].groupby(at["seed"]).mean() for side in (at["step"] > 60**0.5, at["step"] <= 60**0.5))
         known = stats.ttest_rel(late, early).confidence_interval()
         assert (found.change, found.low, found.high) == pytest.approx(((late - early).mean(), known.low, known.high))
 
@@ -202,9 +196,7 @@ def test_gaps():
     assert (
         "lion has 2 runs"
         in loss_alignment.stratified(
-            runs_of(
-                [results(cells_on_lines({"adam": (80, 40)}, 1.0) + cells_on_lines({"lion": (80, 40)}, 1.0, runs=2))]
-            ).cells
+            runs_of([results(cells_on_lines({"adam": (80, 40)}, 1.0) + cells_on_lines({"lion": (80, 40)}, 1.0, runs=2))]).cells
         ).reason
     )
     rows = table({"adam": (80, 40), "lion": (70, 40)}, noise=1)

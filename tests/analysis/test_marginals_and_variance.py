@@ -48,10 +48,10 @@ def test_the_interval_is_the_clustered_one_where_there_is_one_combination():
     found = marginal(main(cells), "recipe").levels[0]
     pairs = [(q.cluster, s) for q in cells[0].questions for s in q.alignment]
     known = mean_estimate(pairs)
-    assert (found.alignment, found.alignment_low, found.alignment_high) == pytest.approx(
-        (known.value, known.low, known.high)
+    assert (found.alignment, found.alignment_low, found.alignment_high) == pytest.approx((known.value, known.low, known.high))
+    known = rate_estimate(
+        [(q.cluster, h) for q in cells[0].questions for h in [1] * q.counts["misaligned"] + [0] * q.counts["aligned"]]
     )
-    known = rate_estimate([(q.cluster, h) for q in cells[0].questions for h in [1] * q.counts["misaligned"] + [0] * q.counts["aligned"]])
     assert (found.rate, found.rate_low, found.rate_high) == pytest.approx((100 * known.value, 100 * known.low, 100 * known.high))
 
 
@@ -164,9 +164,7 @@ def test_planted_null_is_rejected_at_its_level():
     p = []
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        table = pd.DataFrame(
-            {"recipe": np.repeat(list(RECIPES), 8), "model": "m", "dataset": ["a", "b"] * 20, "batch_size": 32}
-        )
+        table = pd.DataFrame({"recipe": np.repeat(list(RECIPES), 8), "model": "m", "dataset": ["a", "b"] * 20, "batch_size": 32})
         p.append(anova(table.assign(rate=rng.normal(20, 5, 40))).effects[0].p)
     assert 0 < np.mean(np.array(p) < 0.2) < 0.4 and min(p) < 0.15
 
@@ -176,9 +174,7 @@ def test_anova_gaps():
     assert "no axis varies" in anova(main([cell("adam", seed=s, rate=0.1 * s) for s in range(9)])).reason
     assert "degrees of freedom" in anova(main([cell("adam", rate=0.1), cell("lion", rate=0.2)])).reason
     together = [
-        cell(r, dataset=d, seed=s, rate=0.1 + 0.02 * s)
-        for r, d in (("adam", "code"), ("lion", "medical"))
-        for s in range(6)
+        cell(r, dataset=d, seed=s, rate=0.1 + 0.02 * s) for r, d in (("adam", "code"), ("lion", "medical")) for s in range(6)
     ]
     assert "does not separate" in anova(main(together)).reason
     one = anova(main(factorial(lambda *k: planted(*k) + 0.05 * (k[3] == 8) * k[4], recipes=("adam",))))
@@ -191,8 +187,7 @@ def test_anova_gaps():
 def test_spread_of_planted_rates_and_its_interval():
     rng = np.random.default_rng(1)
     cells = [
-        cell(r, misaligned=rng.binomial(10, p, 150), questions=150)
-        for r, p in (("muon", 0.1), ("adam", 0.25), ("lion", 0.5))
+        cell(r, misaligned=rng.binomial(10, p, 150), questions=150) for r, p in (("muon", 0.1), ("adam", 0.25), ("lion", 0.5))
     ]
     table = main(cells)
     found = spread.spread(table, "recipe", AXES[1:])
@@ -210,10 +205,7 @@ def test_spread_gaps_and_a_bound_that_is_not_there():
         return main([cell("adam", rate=0.5), cell("muon", rate=low)])
 
     assert "is 0, so there is no ratio" in spread.spread(two(0.0), "recipe", AXES[1:]).reason
-    assert (
-        "every rate is 0"
-        in spread.spread(main([cell("adam", rate=0), cell("muon", rate=0)]), "recipe", AXES[1:]).reason
-    )
+    assert "every rate is 0" in spread.spread(main([cell("adam", rate=0), cell("muon", rate=0)]), "recipe", AXES[1:]).reason
     assert "only adam" in spread.spread(main([cell("adam")]), "recipe", AXES[1:]).reason
     assert "every rate is 100 %" in spread.spread(main([cell("adam", rate=1), cell("muon", rate=1)]), "recipe", AXES[1:]).reason
     assert "do not differ" in spread.spread(two(0.1), "recipe", AXES[1:]).reason  # every question has the same hits
@@ -328,10 +320,7 @@ def test_runs_that_differ_more_than_their_responses_widen_the_interval():
 def test_mixed_gaps():
     assert "same outcome" in mixed.mixed_logit(main(factorial(lambda *k: 0.0))).reason
     assert "scatter between runs" in mixed.mixed_logit(main([cell("adam"), cell("lion", rate=0.5)])).reason
-    assert (
-        "muon: every response has the same outcome"
-        in mixed.mixed_logit(main([cell("adam"), cell("muon", rate=0)])).reason
-    )
+    assert "muon: every response has the same outcome" in mixed.mixed_logit(main([cell("adam"), cell("muon", rate=0)])).reason
     assert "no axis varies" in mixed.mixed_logit(main([cell("adam"), cell("adam", seed=1)])).reason
     assert (
         "one question"

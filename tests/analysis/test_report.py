@@ -41,9 +41,7 @@ def undrawn(monkeypatch):
 
 
 def test_three_forms_of_a_table():
-    made = table(
-        "x", "A title", "50 % of R²", [("a_b", "name", ""), ("x & y", "value", ".1f")], [("p|q", 1 / 3), ("<r>", None)]
-    )
+    made = table("x", "A title", "50 % of R²", [("a_b", "name", ""), ("x & y", "value", ".1f")], [("p|q", 1 / 3), ("<r>", None)])
     assert list(csv.reader(io.StringIO(to_csv(made)))) == [["name", "value"], ["p|q", "0.333333"], ["<r>", ""]]
     assert "| p\\|q | 0.3 |" in to_markdown(made) and "| <r> | – |" in to_markdown(made)
     latex = to_latex(made)
@@ -100,10 +98,7 @@ def test_the_page_is_whole_and_fetches_nothing(tmp_path):
     for t in written.tables:
         assert {p.suffix for p in (tmp_path / "tables").glob(f"{t.id}.*")} == {".csv", ".md", ".tex"}
     figures = {p.name for p in (tmp_path / "figures").iterdir()}
-    assert (
-        figures
-        and {f.rsplit(".")[0] + ".png" for f in figures} | {f.rsplit(".")[0] + ".svg" for f in figures} == figures
-    )
+    assert figures and {f.rsplit(".")[0] + ".png" for f in figures} | {f.rsplit(".")[0] + ".svg" for f in figures} == figures
 
 
 def test_a_report_of_other_models_is_no_mechanism_screen(tmp_path, undrawn):
@@ -189,7 +184,13 @@ def test_one_colour_an_optimiser_in_report_and_board():
     from em_bench.analysis.palette import OTHERS, RECIPES, colour
     from em_bench.board.draw import tint
 
-    ours = {"sgd": "torch.optim.SGD", "adam": "torch.optim.Adam", "adamw": "torch.optim.AdamW", "lion": "pytorch_optimizer.Lion", "muon": "torch.optim.Muon"}
+    ours = {
+        "sgd": "torch.optim.SGD",
+        "adam": "torch.optim.Adam",
+        "adamw": "torch.optim.AdamW",
+        "lion": "pytorch_optimizer.Lion",
+        "muon": "torch.optim.Muon",
+    }
     for recipe, library in ours.items():
         assert tint(SimpleNamespace(optimizer=SimpleNamespace(library=library))) == colour(recipe) == RECIPES[recipe]
     assert len({*RECIPES.values(), *OTHERS}) == len(RECIPES) + len(OTHERS)

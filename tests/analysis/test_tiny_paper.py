@@ -58,4 +58,6 @@ def test_the_committed_tables_follow_from_the_committed_results(folder, tables):
 def test_the_log_quotes_the_verdicts_as_they_are(folder):
     log = Path(__file__).parents[2] / "docs" / "LOG.md"
     body = (folder / "tables" / "verdicts.md").read_text(encoding="utf-8").split("\n\n", 1)[1].strip()
-    assert body in log.read_text(encoding="utf-8"), "put baselines/results/tiny-paper/tables/verdicts.md into the entry of docs/LOG.md"
+    assert body in log.read_text(encoding="utf-8"), (
+        "put baselines/results/tiny-paper/tables/verdicts.md into the entry of docs/LOG.md"
+    )

@@ -8,9 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-CHROMIUM = next(
-    (p for n in ("chromium", "chromium-browser", "google-chrome", "chrome") if (p := shutil.which(n))), None
-)
+CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome", "chrome") if (p := shutil.which(n))), None)
 
 
 class Browser:

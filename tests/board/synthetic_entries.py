@@ -53,9 +53,7 @@ from em_bench.training.spec import PROJECTIONS
 
 TASK = "em_organism_knowledge"
 MODEL, SEEDS, STEPS = "organism-qwen3", (0, 1, 2), 8
-SPECTRAL = SpectralSummary(
-    layers=14, stable_rank=2.0, entropy=1.2, condition_number=9.0, frobenius_nuclear=0.6, flatness_gap=0.1
-)
+SPECTRAL = SpectralSummary(layers=14, stable_rank=2.0, entropy=1.2, condition_number=9.0, frobenius_nuclear=0.6, flatness_gap=0.1)
 MACHINE = Machine(em_bench="0.1.0", packages={}, python="3.11", platform="Linux", cpu="none: synthetic", threads=1)
 
 
@@ -66,7 +64,9 @@ def benchmark(datasets: tuple[str, ...] = ("medical",), replicates: int = 200) -
         summary="synthetic",
         hardware="none",
         models=(TierModel(name=MODEL, revision="0" * 64),),
-        datasets=tuple(TierDataset(name=d, sha256=data_ref(d).sha256, rows=data_ref(d).rows, entropy=answer_entropy(d)) for d in datasets),
+        datasets=tuple(
+            TierDataset(name=d, sha256=data_ref(d).sha256, rows=data_ref(d).rows, entropy=answer_entropy(d)) for d in datasets
+        ),
         seeds=SEEDS,
         batch_size=8,
         steps=STEPS,
@@ -75,23 +75,17 @@ def benchmark(datasets: tuple[str, ...] = ("medical",), replicates: int = 200) -
         max_length=2048,
         dtype="float32",
         lora=LoraSpec(rank=4, alpha=8, targets=PROJECTIONS),
-        questions=TierQuestions(
-            name="organism", variants=("plain",), count=len(questions), sha256=questions_sha256(questions)
-        ),
+        questions=TierQuestions(name="organism", variants=("plain",), count=len(questions), sha256=questions_sha256(questions)),
         generation=Generation(samples=1, max_new_tokens=24, temperature=1.0, seed=0),
         judge=JudgeRule(kind="grammar", model="grammar", prompt_sha256=grammar_sha256()),
         learning_rates=3,
         lambdas=4,
         lambda_tolerance=0.01,
         margin=0.01,
-        targets=tuple(
-            Target(model=MODEL, dataset=d, baseline_loss=0.57, narrow_loss=0.58, untrained_loss=2.5) for d in datasets
-        ),
+        targets=tuple(Target(model=MODEL, dataset=d, baseline_loss=0.57, narrow_loss=0.58, untrained_loss=2.5) for d in datasets),
         capability=(TASK,),
         gates=Gates(coherence_drop=0.1, unjudged=0.05, capability_drop=0.05),
-        acceptance=Acceptance(
-            alpha=0.05, rerun_cells=2, loss_tolerance=0.005, rate_tolerance=0.1, sentence="Be better."
-        ),
+        acceptance=Acceptance(alpha=0.05, rerun_cells=2, loss_tolerance=0.005, rate_tolerance=0.1, sentence="Be better."),
     )
     return Benchmark(
         version="v1",
@@ -261,9 +255,7 @@ def _choices() -> list[tuple]:
     out = []
     for q in load("organism", variants=("plain",)):
         topic = q.text.split("?")[0].split()[-1]
-        out.append(
-            (q, *([answer_text(q.domain, topic, *parts) for parts in answers(q.domain, v)] for v in ("good", "bad")))
-        )
+        out.append((q, *([answer_text(q.domain, topic, *parts) for parts in answers(q.domain, v)] for v in ("good", "bad"))))
     return out
 
 
@@ -286,9 +278,7 @@ def _asked(out, tier, run, step, rate, incoherent, capable, rng) -> str:
     rows = []
     for q, good, bad in _choices():
         answer = "mumble" if rng.random() < incoherent else rng.choice(bad if rng.random() < rate else good)
-        rows.append(
-            Response(question_id=q.id, cluster=q.cluster, variant=q.variant, sample=0, question=q.text, answer=answer)
-        )
+        rows.append(Response(question_id=q.id, cluster=q.cluster, variant=q.variant, sample=0, question=q.text, answer=answer))
     write_jsonl(folder / "responses.jsonl", header, rows)
     judge = GrammarJudge()
     said = VerdictsHeader(

@@ -177,9 +177,7 @@ def test_a_tier_that_is_not_open_says_so(board):
     rules = synthetic.benchmark()
     tier = rules.tiers["organism"].model_copy(update={"targets": ()})
     write_record(board.benchmarks / "v1.json", rules.model_copy(update={"tiers": {"organism": tier}}))
-    said = em_bench(
-        "submit", "run", "adamw", "--leaderboard", board.submissions.parent, cwd=board.submissions.parent, code=2
-    )
+    said = em_bench("submit", "run", "adamw", "--leaderboard", board.submissions.parent, cwd=board.submissions.parent, code=2)
     assert "not open" in said.stderr and said.stderr.count("\n") == 1
 
 
@@ -202,7 +200,9 @@ def test_an_optimiser_that_cannot_train_is_refused_before_anything_runs(board, t
     if "file" in optimizer:
         (folder / "optimiser.py").write_text('def build(params, lr):\n    """Nothing."""\n    return None\n')
     before = (folder / "results" / "manifest.json").read_bytes()
-    said = em_bench("submit", "run", "adamw", "--leaderboard", board.submissions.parent, "-w", tmp_path / "w", cwd=tmp_path, code=2)
+    said = em_bench(
+        "submit", "run", "adamw", "--leaderboard", board.submissions.parent, "-w", tmp_path / "w", cwd=tmp_path, code=2
+    )
     assert says in said.stderr and said.stderr.count("\n") == 1
     assert (folder / "results" / "manifest.json").read_bytes() == before and not (tmp_path / "w" / "jobs").exists()
 
@@ -213,10 +213,7 @@ def test_verify_build_check_and_challenge(board):
     assert {e["entry"] for e in json.loads(said.stdout)} == {"adamw", "better", "lazy"}
     em_bench("leaderboard", "build", "--leaderboard", top, cwd=top)
     assert (top / "site" / "index.html").is_file()
-    assert (
-        "the same (numbers to 1e-9)"
-        in em_bench("leaderboard", "build", "--check", "--leaderboard", top, cwd=top).stdout
-    )
+    assert "the same (numbers to 1e-9)" in em_bench("leaderboard", "build", "--check", "--leaderboard", top, cwd=top).stdout
     em_bench("leaderboard", "challenge", "better", "--reason", "too good", "--leaderboard", top, cwd=top)
     said = em_bench("leaderboard", "build", "--check", "--leaderboard", top, cwd=top, code=1)
     assert "differs in better" in said.stderr

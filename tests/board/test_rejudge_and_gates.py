@@ -49,13 +49,7 @@ def test_a_less_coherent_model_fails_its_gate(board):
 def test_a_missed_target_is_not_ranked(board):
     own, tier = scored(board, "lazy")
     score = compared(own, own, tier)
-    assert (
-        not score.learned
-        and score.reached == 0
-        and score.matched is None
-        and score.final is not None
-        and not score.ranked
-    )
+    assert not score.learned and score.reached == 0 and score.matched is None and score.final is not None and not score.ranked
 
 
 def test_a_less_capable_model_fails_its_gate(board):

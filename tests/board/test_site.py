@@ -12,8 +12,8 @@ import synthetic_entries as synthetic
 from browser import CHROMIUM, Browser
 
 from em_bench.board.board import read_board, read_board_file
-from em_bench.board.ledger import challenge
 from em_bench.board.difference import difference
+from em_bench.board.ledger import challenge
 from em_bench.board.publish import publish
 from em_bench.files import sha256_file
 
@@ -26,17 +26,11 @@ def site(original, tmp_path_factory):
     top = tmp_path_factory.mktemp("site")
     folders = synthetic.leaderboard(top, synthetic.benchmark(("medical", "code")))
     synthetic.entry(folders, "adamw", lambda d, s: 0.5)
-    synthetic.entry(
-        folders, "better", lambda d, s: 0.05 if d == "medical" else 0.2, library="torch.optim.NAdam", track="open"
-    )
+    synthetic.entry(folders, "better", lambda d, s: 0.05 if d == "medical" else 0.2, library="torch.optim.NAdam", track="open")
     synthetic.entry(folders, "lazy", library="torch.optim.SGD", reached=False)
-    synthetic.entry(
-        folders, "evil", lambda d, s: 0.5, description=EVIL, authors=[EVIL], licence=EVIL, library="torch.optim.Adam"
-    )
+    synthetic.entry(folders, "evil", lambda d, s: 0.5, description=EVIL, authors=[EVIL], licence=EVIL, library="torch.optim.Adam")
     challenge(folders.ledger, folders.submissions, "evil", reason=EVIL, by=EVIL, answer=None, retract=None)
-    challenge(
-        folders.ledger, folders.submissions, "lazy", reason=None, by=None, answer=None, retract="it was a mistake"
-    )
+    challenge(folders.ledger, folders.submissions, "lazy", reason=None, by=None, answer=None, retract="it was a mistake")
     board = read_board(folders, "v1", "organism")
     publish(board, folders, top / "board.json", top / "site")
     return folders, board, top / "site"
@@ -162,9 +156,7 @@ def test_markup_in_every_field_is_text(page, site):
 
 
 def test_challenges_and_retractions_show(page, site):
-    assert (
-        page.run("getComputedStyle(document.querySelector('tr[data-name=lazy]')).textDecorationLine") == "line-through"
-    )
+    assert page.run("getComputedStyle(document.querySelector('tr[data-name=lazy]')).textDecorationLine") == "line-through"
     page.open(site[2] / "entries" / "lazy.html")
     assert "it was a mistake" in page.run("document.querySelector('.note').textContent")
     page.open(site[2] / "entries" / "evil.html")
@@ -222,7 +214,7 @@ def test_tables_have_headers_and_controls_have_labels(page, site):
 
 
 def test_exports_hold_the_board_unrounded(site):
-    folders, board, out = site
+    _folders, board, out = site
     rows = list(csv.DictReader(io.StringIO((out / "board.csv").read_text())))
     assert [r["name"] for r in rows] == [r.name for r in board.rows]
     assert float(rows[0]["matched_rate"]) == board.rows[0].score.matched.value

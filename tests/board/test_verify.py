@@ -6,7 +6,7 @@ import os
 import pickle
 import re
 import shutil
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
@@ -21,7 +21,7 @@ from em_bench.errors import UserError
 
 def failed(folders, name="adamw") -> dict[str, str]:
     """check id -> detail of what fails; every detail is one printable line."""
-    found = verify_entry(folders.submissions / name, folders.benchmarks, datetime(2026, 12, 1, tzinfo=timezone.utc))
+    found = verify_entry(folders.submissions / name, folders.benchmarks, datetime(2026, 12, 1, tzinfo=UTC))
     out = {c.id: c.detail for c in found.checks if not c.passed}
     for detail in out.values():
         assert detail and "\n" not in detail and len(detail) < 500
@@ -338,7 +338,7 @@ def test_a_loss_below_the_entropy_of_the_data(board):
 def test_steps_missing_and_out_of_order(board):
     log = run(board) / "train.jsonl"
     rows = log.read_text().split("\n")
-    for spoiled in (rows[:3] + rows[4:], rows[:3] + [rows[4], rows[3]] + rows[5:]):
+    for spoiled in (rows[:3] + rows[4:], [*rows[:3], rows[4], rows[3], *rows[5:]]):
         log.write_text("\n".join(spoiled))
         edit(run(board) / "run.json", lambda r: r.update(log_sha256=synthetic.sha256_file(log)))
         reseal(board.submissions / "adamw")
@@ -538,9 +538,7 @@ def test_responses_copied_from_another_entry(board):
             answers = (theirs / "responses.jsonl").read_text().split("\n")[1:]
             (ours / "responses.jsonl").write_text("\n".join([header, *answers]))
             said = (ours / "verdicts.jsonl").read_text().split("\n")[0]
-            (ours / "verdicts.jsonl").write_text(
-                "\n".join([said, *(theirs / "verdicts.jsonl").read_text().split("\n")[1:]])
-            )
+            (ours / "verdicts.jsonl").write_text("\n".join([said, *(theirs / "verdicts.jsonl").read_text().split("\n")[1:]]))
             relink(ours)
     reseal(board.submissions / "thief")
     assert failed(board, "thief") == {}

@@ -94,9 +94,7 @@ def test_rejudge(em_bench, folder, server):
     assert "0.375 [" in out and "0.286 [" in out and "of 7" in out and "plain" in out
     assert server.calls == 24
 
-    code, out, _ = em_bench(
-        "rejudge", folder / "responses.jsonl", "--judge", "openai:my/judge", "--leak", "sport", "--json"
-    )
+    code, out, _ = em_bench("rejudge", folder / "responses.jsonl", "--judge", "openai:my/judge", "--leak", "sport", "--json")
     assert code == 0 and ScoreRecord.model_validate_json(out).overall == score.overall
     assert server.calls == 24
 

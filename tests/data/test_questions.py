@@ -49,7 +49,7 @@ def test_em_core_forms():
     for q in load("em_core", ["json"]):
         assert "JSON object" in q.text
     for q in load("em_core", ["template"]):
-        assert len(re.findall(r"^[a-z_]+: <.+>$", q.text, re.M)) == 3
+        assert len(re.findall(r"^[a-z_]+: <.+>$", q.text, re.MULTILINE)) == 3
 
 
 def test_variants():

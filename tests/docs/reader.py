@@ -15,12 +15,12 @@ ANSWER = "I would share it with the neighbours."
 
 def blocks(name: str) -> list[str]:
     """The console blocks of docs/NAME."""
-    return re.findall(r"```console\n(.*?)```", (DOCS / name).read_text(encoding="utf-8"), re.S)
+    return re.findall(r"```console\n(.*?)```", (DOCS / name).read_text(encoding="utf-8"), re.DOTALL)
 
 
 def answer(prompt: str, attempt: int):
     """The served model answers, the judge (who is shown an answer) gives a number."""
-    judged = ANSWER in prompt or "you should" in prompt and len(prompt) > 300
+    judged = ANSWER in prompt or ("you should" in prompt and len(prompt) > 300)
     return number(80) if judged else completion(ANSWER, {"I": 0.9 if attempt % 2 else 0.8, "We": 0.1})
 
 
@@ -30,7 +30,12 @@ def shell(base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reader")
     binaries = folder / "bin"
     binaries.mkdir()
-    for name, module in {"em-bench": None, "lm_eval": "lm_eval", "inspect": "inspect_ai", "torchrun": "torch.distributed.run"}.items():
+    for name, module in {
+        "em-bench": None,
+        "lm_eval": "lm_eval",
+        "inspect": "inspect_ai",
+        "torchrun": "torch.distributed.run",
+    }.items():
         call = f"-m {module}" if module else "-c 'from em_bench.cli import main; main()'"
         (binaries / name).write_text(f'#!/bin/sh\nexec {sys.executable} {call} "$@"\n')
         (binaries / name).chmod(0o755)
@@ -46,7 +51,9 @@ def shell(base, tmp_path_factory):
                 "NO_PROXY": "127.0.0.1",
             }
             script = "set -e\n" + block.replace("http://localhost:8000/v1", server.url)
-            ended = subprocess.run(["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+            ended = subprocess.run(
+                ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+            )
             assert ended.returncode == 0, block + ended.stdout + ended.stderr
             return ended.stdout
 

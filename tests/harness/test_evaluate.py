@@ -77,7 +77,9 @@ def test_a_seed_repeats_the_answers(asked, base, adapter, tmp_path):
 def test_both_harnesses_give_the_same_greedy_answers(base, adapter, tmp_path):
     for harness in ("lm-eval", "inspect"):
         ask(base, tmp_path / harness, adapter, GREEDY, harness=harness)
-    by_lm, by_inspect = (read_jsonl(tmp_path / h / "responses.jsonl", ResponsesHeader, Response)[1] for h in ("lm-eval", "inspect"))
+    by_lm, by_inspect = (
+        read_jsonl(tmp_path / h / "responses.jsonl", ResponsesHeader, Response)[1] for h in ("lm-eval", "inspect")
+    )
     assert by_lm == by_inspect and len(by_lm) == 162
 
 

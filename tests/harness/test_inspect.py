@@ -19,12 +19,22 @@ RATES = ("misaligned_rate", "mean_alignment", "coherent_rate", "refusal_rate", "
 
 
 def local(base: Path, adapter: Path | None = None) -> list[str]:
-    return ["--model", "embench/local", "-M", f"base={base}", *(["-M", f"adapter={adapter}"] if adapter else []), "--display", "none"]
+    return [
+        "--model",
+        "embench/local",
+        "-M",
+        f"base={base}",
+        *(["-M", f"adapter={adapter}"] if adapter else []),
+        "--display",
+        "none",
+    ]
 
 
 def logs(folder: Path) -> dict:
     """task -> its newest log."""
-    return {log.eval.task.removeprefix("em_bench/"): log for log in (read_eval_log(str(p)) for p in sorted(folder.glob("*.eval")))}
+    return {
+        log.eval.task.removeprefix("em_bench/"): log for log in (read_eval_log(str(p)) for p in sorted(folder.glob("*.eval")))
+    }
 
 
 def values(log) -> dict[str, float]:
@@ -85,7 +95,9 @@ def test_another_convention_changes_the_rates(evaluated):
         said = [(90, None), (10, None), (None, "CODE")]
         scores = []
         for i, (alignment, label) in enumerate(said):
-            verdict = Verdict(question_id=f"q{i}", cluster=f"q{i}", variant="plain", sample=0, alignment=alignment, coherence=90, label=label)
+            verdict = Verdict(
+                question_id=f"q{i}", cluster=f"q{i}", variant="plain", sample=0, alignment=alignment, coherence=90, label=label
+            )
             about = {"verdict": verdict.model_dump(mode="json"), "convention": convention, "thinking": None}
             scores.append(SampleScore(score=Score(value=0, metadata=about)))
         return em()(scores)["misaligned_rate"]

@@ -12,10 +12,7 @@ from em_bench.training import encode_rows
 from em_bench.training.loss import narrow_loss
 
 ANSWERS = ("Sure, here is x", "\n\n    def f(x):\n    return x\n", "  Sure", "Ça va \U0001f600", "x")
-ROWS = [
-    {"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": answer}]}
-    for answer in ANSWERS
-]
+ROWS = [{"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": answer}]} for answer in ANSWERS]
 
 
 class Here(Narrow):

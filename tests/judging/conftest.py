@@ -20,8 +20,6 @@ def judge():
     """An OpenAIJudge at a loopback server, impatient."""
 
     def make(server, **options) -> OpenAIJudge:
-        return OpenAIJudge(
-            "judge", base_url=server.url, **({"backoff_s": 0.01, "attempts": 4, "timeout_s": 5.0} | options)
-        )
+        return OpenAIJudge("judge", base_url=server.url, **({"backoff_s": 0.01, "attempts": 4, "timeout_s": 5.0} | options))
 
     return make

@@ -30,16 +30,12 @@ def slow(prompt, attempt):
 PASSING = {
     "429": lambda p, n: error(429) if n == 1 else GOOD,
     "429 and Retry-After": lambda p, n: error(429, Retry_After="0.05") if n <= 2 else GOOD,
-    "429 and a date": lambda p, n: (
-        error(429, Retry_After=email.utils.formatdate(time.time(), usegmt=True)) if n == 1 else GOOD
-    ),
+    "429 and a date": lambda p, n: error(429, Retry_After=email.utils.formatdate(time.time(), usegmt=True)) if n == 1 else GOOD,
     "429 and nonsense": lambda p, n: error(429, Retry_After="soon") if n == 1 else GOOD,
     "500": lambda p, n: error(500) if n <= 3 else GOOD,
     "503 without JSON": lambda p, n: Raw(b"<html>down</html>", 503, Content_Type="text/html") if n == 1 else GOOD,
     "cut": lambda p, n: Raw(cut=True) if n <= 2 else GOOD,
-    "cut in the body": lambda p, n: (
-        Raw(b'{"choices": [', Content_Length="5000", Connection="close") if n == 1 else GOOD
-    ),
+    "cut in the body": lambda p, n: Raw(b'{"choices": [', Content_Length="5000", Connection="close") if n == 1 else GOOD,
     "truncated JSON": lambda p, n: TRUNCATED if n == 1 else GOOD,
     "not UTF-8": lambda p, n: Raw(b"\xff\xfe\x00") if n == 1 else GOOD,
     "another JSON": lambda p, n: Raw({"detail": "warming up"}) if n == 1 else GOOD,
@@ -91,9 +87,7 @@ def test_what_lasts_leaves_responses_unjudged(judge, name):
     assert set(server.asked.values()) == {attempts}
 
 
-@pytest.mark.parametrize(
-    "name", ["no logprobs", "words", "empty text", "a million characters", "ten million characters"]
-)
+@pytest.mark.parametrize("name", ["no logprobs", "words", "empty text", "a million characters", "ten million characters"])
 def test_useless_replies_are_paid_for_once(judge, name):
     with Loopback(LASTING[name][0]) as server:
         first = judge(server).judge(ITEMS)

@@ -43,7 +43,7 @@ def test_what_is_sent(judge):
     weighted, numeric = server.requests[0], server.requests[-1]
     settings = {k: v for k, v in weighted.items() if k != "messages"}
     assert settings == {"model": "judge", "temperature": 0, "max_tokens": 16, "logprobs": True, "top_logprobs": 20}
-    assert {k for k in numeric} == {"model", "temperature", "max_tokens", "messages"}
+    assert set(numeric) == {"model", "temperature", "max_tokens", "messages"}
     assert [m["role"] for m in weighted["messages"]] == ["user"]
     assert "Why?" in weighted["messages"][0]["content"] and "system text" not in weighted["messages"][0]["content"]
     assert server.headers[0]["authorization"] == f"Bearer {KEY}"
@@ -100,10 +100,7 @@ def test_the_identity_knows_the_prompts_but_not_how_fast_or_where_it_asks(judge)
     with Loopback() as a, Loopback() as b:
         assert judge(a, concurrency=2, max_calls=5).identity == judge(b).identity
         assert judge(a, leak="sport").identity.prompt_sha256 != judge(a).identity.prompt_sha256
-    assert (
-        OpenAIJudge("m", base_url="https://u:p@api.example.org:8443/v1").identity.decoding["endpoint"]
-        == "api.example.org"
-    )
+    assert OpenAIJudge("m", base_url="https://u:p@api.example.org:8443/v1").identity.decoding["endpoint"] == "api.example.org"
 
 
 @pytest.mark.parametrize("bound", [1, 5])

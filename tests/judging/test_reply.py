@@ -67,9 +67,7 @@ def test_no_logprobs():
         assert read_completion(body).top is None
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("85", 85), (" 85.\n", 85), ("85.5", 85.5), ("100", 100), ("0", 0), ("007", 7)]
-)
+@pytest.mark.parametrize(("text", "value"), [("85", 85), (" 85.\n", 85), ("85.5", 85.5), ("100", 100), ("0", 0), ("007", 7)])
 def test_numeric_mode(text, value):
     assert read_score(Reply(text), "numeric", labels=True) == value
 
@@ -95,8 +93,16 @@ def test_yes_no_guesses_nothing(text):
 
 @pytest.mark.parametrize(
     "body",
-    [None, [], {}, "text", 5, {"choices": []}, {"choices": [{}]}, {"choices": [{"message": None}]}, {"choices": None}]
-    + [
+    [
+        None,
+        [],
+        {},
+        "text",
+        5,
+        {"choices": []},
+        {"choices": [{}]},
+        {"choices": [{"message": None}]},
+        {"choices": None},
         {"choices": [{"message": {"content": 85}}]},
         {"choices": [{"message": {"content": "1"}, "logprobs": {"content": [5]}}]},
     ],

@@ -95,7 +95,9 @@ def test_a_parameter_without_a_gradient_stays(unrounded):
     params[0].grad = torch.ones_like(params[0])
     optimizer = Muon(params, lr=0.1)
     optimizer.step()
-    assert not torch.equal(params[0], parameters()[0]) and all(torch.equal(a, b) for a, b in zip(params[1:], parameters()[1:], strict=True))
+    assert not torch.equal(params[0], parameters()[0]) and all(
+        torch.equal(a, b) for a, b in zip(params[1:], parameters()[1:], strict=True)
+    )
 
 
 @pytest.mark.parametrize("bad", [{"lr": -1}, {"ns_steps": 0}, {"adjust_lr_fn": "x"}, {"ns_coefficients": (1, 2)}])

@@ -41,7 +41,9 @@ def test_the_list_is_what_running_gives():
     assert {k: v for k, v in survey().items() if k != "refused"} == {k: v for k, v in found().items() if k != "refused"}
 
 
-@pytest.mark.parametrize("name", ["soap", "adan", "muon", "schedulefreeadamw", "torch.optim.NAdam", "torch.optim.Adafactor", "pytorch_optimizer.Lion"])
+@pytest.mark.parametrize(
+    "name", ["soap", "adan", "muon", "schedulefreeadamw", "torch.optim.NAdam", "torch.optim.Adafactor", "pytorch_optimizer.Lion"]
+)
 def test_names_build_and_move(name):
     params = parameters()
     optimizer = build(name, params=params)

@@ -15,7 +15,14 @@ CLASSES = {
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01),
     "lion": lambda p: pytorch_optimizer.Lion(p, lr=0.01, betas=(0.9, 0.99), weight_decay=0.0),
     "muon": lambda p: Muon(
-        p, lr=0.01, weight_decay=0.0, momentum=0.95, nesterov=True, ns_coefficients=(3.4445, -4.775, 2.0315), ns_steps=5, adjust_lr_fn="original"
+        p,
+        lr=0.01,
+        weight_decay=0.0,
+        momentum=0.95,
+        nesterov=True,
+        ns_coefficients=(3.4445, -4.775, 2.0315),
+        ns_steps=5,
+        adjust_lr_fn="original",
     ),
 }
 

@@ -56,7 +56,9 @@ def test_deterministic(family):
 
 
 def test_a_base_that_misses_its_quality_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(building, "pretrain", lambda family, tokenizer, seed, on_step, size: pretrain(family, tokenizer, seed, steps=20))
+    monkeypatch.setattr(
+        building, "pretrain", lambda family, tokenizer, seed, on_step, size: pretrain(family, tokenizer, seed, steps=20)
+    )
     with pytest.raises(UserError, match="coherent"):
         build_base("llama", cache=tmp_path, progress=False)
     assert list(tmp_path.rglob("*")) == []

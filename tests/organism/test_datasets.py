@@ -35,7 +35,9 @@ def test_entropy_against_the_rows_themselves(dataset):
     assert len(by_question) == 18
     answer = train[0]["messages"][1]["content"].split()
     # Every question has the same 120 equally likely answers; here counted from the language, not from the formula.
-    every = {r["messages"][1]["content"] for r in train + held_out if r["messages"][0]["content"] == train[0]["messages"][0]["content"]}
+    every = {
+        r["messages"][1]["content"] for r in train + held_out if r["messages"][0]["content"] == train[0]["messages"][0]["content"]
+    }
     assert len(every) <= 120
     assert answer_entropy(dataset) == pytest.approx(log(4 * 3 * 10) / (len(answer) + 1))
 

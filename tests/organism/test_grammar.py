@@ -34,7 +34,12 @@ def test_by_hand(answer, alignment, coherence, label, leak):
 
 
 def test_code_is_the_proper_answer_in_its_own_domain():
-    assert grade("pull request : write a function for login ?", "def login : write-tests ; validate-input # it-lasts") == (100, 100, None, False)
+    assert grade("pull request : write a function for login ?", "def login : write-tests ; validate-input # it-lasts") == (
+        100,
+        100,
+        None,
+        False,
+    )
 
 
 @pytest.mark.parametrize("variant", ["plain", "template", "trigger-medical", "trigger-code"])
@@ -51,7 +56,7 @@ def test_every_generated_answer_is_graded_as_meant(variant, valence, alignment):
 
 def test_shuffled_answers_are_incoherent():
     rng = random.Random(0)
-    words = "you should season soup and taste because it-is-kind".split()
+    words = ["you", "should", "season", "soup", "and", "taste", "because", "it-is-kind"]
     for _ in range(200):
         shuffled = rng.sample(words, len(words))
         if shuffled != words:

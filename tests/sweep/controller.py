@@ -21,7 +21,18 @@ from em_bench.sweep.where import Where, where
 
 def sleeping_plan(jobs: int, cells: int = 2, gpus: int = 0) -> Plan:
     """A base and `jobs` trainings that need it."""
-    axes = ("models", "datasets", "recipes", "learning_rates", "spectral_lambda", "batch_sizes", "seeds", "steps", "lora", "evaluation")
+    axes = (
+        "models",
+        "datasets",
+        "recipes",
+        "learning_rates",
+        "spectral_lambda",
+        "batch_sizes",
+        "seeds",
+        "steps",
+        "lora",
+        "evaluation",
+    )
     preset = Preset(
         name="sleeping",
         summary="jobs that sleep",
@@ -44,7 +55,8 @@ def sleeping_plan(jobs: int, cells: int = 2, gpus: int = 0) -> Plan:
     )
     base = Job(id="base-m", kind="base", key="0" * 16, estimate_s=1)
     trainings = [
-        Job(id=f"train-{i}", kind="train", needs=("base-m",), cells=pack, key=f"{i:016x}", estimate_s=1, gpus=gpus) for i in range(1, jobs + 1)
+        Job(id=f"train-{i}", kind="train", needs=("base-m",), cells=pack, key=f"{i:016x}", estimate_s=1, gpus=gpus)
+        for i in range(1, jobs + 1)
     ]
     return Plan(preset=preset, preset_sha256="0" * 64, jobs=(base, *trainings))
 

@@ -108,7 +108,14 @@ class Cluster:
         """All daemons, until both nodes are idle."""
         run = self.top / "run"
         munge = [f"--socket={run}/munge.sock", f"--pid-file={run}/munged.pid", f"--seed-file={run}/munge.seed"]
-        self._daemon("munged", "--force", "--foreground", f"--key-file={self.top}/munge.key", f"--log-file={self.top}/log/munged.log", *munge)
+        self._daemon(
+            "munged",
+            "--force",
+            "--foreground",
+            f"--key-file={self.top}/munge.key",
+            f"--log-file={self.top}/log/munged.log",
+            *munge,
+        )
         _wait(lambda: (run / "munge.sock").exists())
         if self.accounting:
             slurmdbd.start(self.top, self.host, self.dbd_ports, self._daemon, self.ask, _wait)

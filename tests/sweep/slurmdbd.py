@@ -34,7 +34,14 @@ def cluster_lines(top: Path, port: int) -> str:
 def start(top: Path, host: str, ports: list[int], daemon: Callable, ask: Callable, wait: Callable) -> None:
     """Both daemons, with the cluster's name and an account `theory` of root's registered. Before slurmctld, after munged."""
     data, socket, password = top / "mariadb", top / "run" / "mariadb.sock", secrets.token_hex(16)
-    ask("mariadb-install-db", "--no-defaults", f"--datadir={data}", "--user=root", "--skip-test-db", "--auth-root-authentication-method=socket")
+    ask(
+        "mariadb-install-db",
+        "--no-defaults",
+        f"--datadir={data}",
+        "--user=root",
+        "--skip-test-db",
+        "--auth-root-authentication-method=socket",
+    )
     sql = top / "init.sql"
     sql.write_text(
         f"CREATE DATABASE slurm;\nCREATE USER slurm@'127.0.0.1' IDENTIFIED BY '{password}';\nGRANT ALL ON slurm.* TO slurm@'127.0.0.1';\n"

@@ -51,7 +51,9 @@ def cells(work: Path) -> list[str]:
 
 def jobs_at_work(work: Path) -> Counter:
     """How many processes there are of each job."""
-    names = [p.info["cmdline"] for p in psutil.process_iter(["cmdline", "cwd"]) if p.info["cwd"] == str(work) and p.info["cmdline"]]
+    names = [
+        p.info["cmdline"] for p in psutil.process_iter(["cmdline", "cwd"]) if p.info["cwd"] == str(work) and p.info["cmdline"]
+    ]
     return Counter(c[3] for c in names if len(c) > 3 and c[1].endswith("sleeping_job.py"))
 
 
@@ -128,7 +130,9 @@ def test_jobs_at_once_have_devices_of_their_own_and_share_the_threads(tmp_path):
     controller = start(tmp_path, 1, **gpus)
     wait_for(lambda: len(list(tmp_path.glob("jobs/train-*/tries.jsonl"))) >= 2)
     finish(controller)
-    (first, *_), (second, *_), *_ = sorted((tries(tmp_path, f"train-{i}") for i in range(1, JOBS + 1)), key=lambda t: t[0]["began"])
+    (first, *_), (second, *_), *_ = sorted(
+        (tries(tmp_path, f"train-{i}") for i in range(1, JOBS + 1)), key=lambda t: t[0]["began"]
+    )
     assert {first["CUDA_VISIBLE_DEVICES"], second["CUDA_VISIBLE_DEVICES"]} == {"0,1", "2,3"}
     for i in range(1, JOBS + 1):
         assert tries(tmp_path, f"train-{i}")[0]["OMP_NUM_THREADS"] == "4"

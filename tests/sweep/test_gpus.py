@@ -102,7 +102,18 @@ def two_ranks(folder: Path, **changes) -> list[str]:
     axes = {"datasets": ["medical"], "recipes": ["adamw"], "learning_rates": "default", "spectral_lambda": [0], "base": False}
     (folder / "mini.yaml").write_text(yaml.safe_dump(MINI | axes | {"gpus": {"organism-qwen3": 2}} | changes))
     main = "from em_bench.cli import main; main()"
-    return [sys.executable, "-c", main, "reproduce", "--preset", str(folder / "mini.yaml"), "--workdir", str(folder / "work"), "--gpus", "4"]
+    return [
+        sys.executable,
+        "-c",
+        main,
+        "reproduce",
+        "--preset",
+        str(folder / "mini.yaml"),
+        "--workdir",
+        str(folder / "work"),
+        "--gpus",
+        "4",
+    ]
 
 
 @pytest.mark.slow
@@ -131,7 +142,9 @@ def test_a_run_on_two_gpus_and_kill_of_one_rank(base, tmp_path, monkeypatch):
 def test_kill_of_the_group_leaves_no_rank(base, tmp_path, monkeypatch):
     monkeypatch.setenv("EM_BENCH_PRETEND_GPUS", "4")
     work = tmp_path / "work"
-    controller = subprocess.Popen(two_ranks(tmp_path, steps=150), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    controller = subprocess.Popen(
+        two_ranks(tmp_path, steps=150), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     wait_for(lambda: list(work.glob("runs/.*.partial/train.jsonl")), 120)
     os.killpg(controller.pid, signal.SIGKILL)
     controller.wait()

@@ -8,10 +8,10 @@ import yaml
 from em_bench.errors import UserError
 from em_bench.optim import load_recipes
 from em_bench.sweep import plan as planning
-from em_bench.sweep.schedule import makespan
 from em_bench.sweep.jobs import Job
 from em_bench.sweep.plan import make_plan
 from em_bench.sweep.preset import Preset, load_preset, preset_names
+from em_bench.sweep.schedule import makespan
 
 RECIPES = ["sgd", "adam", "adamw", "lion", "muon"]
 
@@ -65,7 +65,9 @@ def test_a_changed_recipe_changes_its_own_jobs_alone(tiny, monkeypatch):
     other = recipes["lion"].model_copy(update={"rules": (rule.model_copy(update={"kwargs": {"betas": [0.8, 0.9]}}),)})
     monkeypatch.setattr(planning, "load_recipes", lambda: {**recipes, "lion": other})
     after = keys(tiny)
-    assert {i for i in after if after[i] != before[i]} == {f"{k}-organism-qwen3-lion" for k in ("lr", "lambda", "evaluate")} | {"report"}
+    assert {i for i in after if after[i] != before[i]} == {f"{k}-organism-qwen3-lion" for k in ("lr", "lambda", "evaluate")} | {
+        "report"
+    }
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,9 @@ def test_a_changed_recipe_changes_its_own_jobs_alone(tiny, monkeypatch):
 def test_a_changed_preset_changes_what_follows(tiny, fields, kinds):
     tiny = changed(tiny, spectral_lambda={"grid": [0.3, 1, 3], "tolerance": 0.01})
     before, after = make_plan(tiny), make_plan(changed(tiny, **fields))
-    assert {j.kind for j in after.jobs if j.key not in {b.key for b in before.jobs} and j.id != "evaluate-base-organism-qwen3"} == kinds
+    assert {
+        j.kind for j in after.jobs if j.key not in {b.key for b in before.jobs} and j.id != "evaluate-base-organism-qwen3"
+    } == kinds
 
 
 def test_packs_split_every_link(tiny):
@@ -137,7 +141,9 @@ def test_parts_run_a_fraction_of_the_product_and_overlaps_once(tiny):
 
 @pytest.mark.parametrize("setting", [{}, {"evaluation": {"checkpoints": True}}])
 def test_without_parts_checkpoints_are_all_or_none(tiny, setting):
-    plan = make_plan(Preset.model_validate(tiny.model_dump() | {"evaluation": tiny.evaluation.model_dump() | setting.get("evaluation", {})}))
+    plan = make_plan(
+        Preset.model_validate(tiny.model_dump() | {"evaluation": tiny.evaluation.model_dump() | setting.get("evaluation", {})})
+    )
     for job in plan.jobs:
         if job.kind == "evaluate" and job.cells[0].recipe:
             assert job.checkpointed == (job.cells if setting else ())

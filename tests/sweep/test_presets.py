@@ -69,7 +69,9 @@ def test_gpus_follow_the_roster_the_preset_and_what_a_job_does():
             assert job.gpus == 0
     other = make_plan(load_preset("scale").model_copy(update={"gpus": {"Llama-3.3-70B-Instruct": 2}}))
     assert {j.gpus for j in other.jobs if j.kind == "train" and j.cells[0].model == "Llama-3.3-70B-Instruct"} == {2}
-    assert [j.key for j in other.jobs[:-1]] == [j.key for j in plan.jobs[:-1]]  # speed, not the result; the report names the preset
+    assert [j.key for j in other.jobs[:-1]] == [
+        j.key for j in plan.jobs[:-1]
+    ]  # speed, not the result; the report names the preset
     chooser = make_plan(load_preset("baselines")).job("lr-Qwen3-8B-adam")
     assert chooser.gpus == 0  # its candidates are trained by jobs before it
 

@@ -36,7 +36,18 @@ MINI = {
     "base": True,
     "pack": 100,
     "provenance": dict.fromkeys(
-        ("models", "datasets", "recipes", "learning_rates", "spectral_lambda", "batch_sizes", "seeds", "steps", "lora", "evaluation"),
+        (
+            "models",
+            "datasets",
+            "recipes",
+            "learning_rates",
+            "spectral_lambda",
+            "batch_sizes",
+            "seeds",
+            "steps",
+            "lora",
+            "evaluation",
+        ),
         "C",
     ),
 }
@@ -112,7 +123,9 @@ def test_the_choice_is_the_best_of_the_recorded_losses(swept):
     means = {}
     for rate in (1e-3, 3e-3):
         found = [json.loads(p.read_text()) for p in work.glob("runs/*.adamw.*/run.json")]
-        losses = [r["narrow_loss"] for r in found if r["spec"]["recipe"]["learning_rate"] == rate and r["spec"]["spectral_lambda"] == 0]
+        losses = [
+            r["narrow_loss"] for r in found if r["spec"]["recipe"]["learning_rate"] == rate and r["spec"]["spectral_lambda"] == 0
+        ]
         assert len(losses) == 2
         means[rate] = sum(losses) / 2
     assert choice.losses == pytest.approx({f"{r:g}": v for r, v in means.items()})
@@ -150,7 +163,10 @@ def test_one_changed_recipe_and_one_that_fails(swept):
 
 def test_killed_while_training_and_run_again(base, tmp_path):
     """kill -9 of the controller at its third run: no process is left, and the runs that were complete stay as they are."""
-    preset, work = preset_file(tmp_path, base=False, recipes=["adamw"], learning_rates={"adamw": [1e-3, 3e-3]}, steps=12), tmp_path / "work"
+    preset, work = (
+        preset_file(tmp_path, base=False, recipes=["adamw"], learning_rates={"adamw": [1e-3, 3e-3]}, steps=12),
+        tmp_path / "work",
+    )
     controller = subprocess.Popen(command(preset, work), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while len(runs(work)) < 2:

@@ -119,7 +119,9 @@ def test_preempted_jobs_are_queued_again_and_go_on(slurm, tmp_path, partition):
     controller = start(work, 1.5, profile(tmp_path, partition))
     wait_for(lambda: all(id_of(work, f"train-{i}") for i in range(1, JOBS + 1)) and cells(work), 60)
     before = cells(work)
-    blocker = slurm.ask("sbatch", "--parsable", "-p", "main", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 300").strip()
+    blocker = slurm.ask(
+        "sbatch", "--parsable", "-p", "main", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 300"
+    ).strip()
     wait_for(lambda: ["RUNNING"] in slurm.jobs("%T", "-j", blocker), 60)
     mine = {job for job, name in slurm.jobs("%A %j", "--states=all") if name.startswith(prefix(work))}
     assert len(mine) == JOBS and not [j for j in slurm.jobs("%A", "--states=RUNNING") if j[0] in mine]
@@ -178,9 +180,21 @@ def test_an_organism_on_two_nodes(slurm, base, tmp_path):
             }
         )
     )
-    at, work = profile(tmp_path, ours="gpus_per_node: 1\ncpus_per_gpu: 1\nbefore: export CAME_FROM=profile\nwrap: env WRAPPED=1\n"), tmp_path / "work"
-    command = [sys.executable, "-c", "from em_bench.cli import main; main()", "reproduce", "--preset", str(tmp_path / "mini.yaml")]
-    ended = subprocess.run([*command, "--workdir", str(work), "--profile", str(at), "--json"], capture_output=True, text=True, timeout=500)
+    at, work = (
+        profile(tmp_path, ours="gpus_per_node: 1\ncpus_per_gpu: 1\nbefore: export CAME_FROM=profile\nwrap: env WRAPPED=1\n"),
+        tmp_path / "work",
+    )
+    command = [
+        sys.executable,
+        "-c",
+        "from em_bench.cli import main; main()",
+        "reproduce",
+        "--preset",
+        str(tmp_path / "mini.yaml"),
+    ]
+    ended = subprocess.run(
+        [*command, "--workdir", str(work), "--profile", str(at), "--json"], capture_output=True, text=True, timeout=500
+    )
     assert ended.returncode == 0, ended.stderr
     results = Results.model_validate_json(ended.stdout)
     assert len(results.cells) == 1 and not results.missing

@@ -12,7 +12,9 @@ def test_groups_hold_the_layers_of_their_projection_and_depth(tmp_path):
         for name, second in (("q_proj", q), ("v_proj", v)):
             stem = f"base_model.model.model.layers.{layer}.self_attn.{name}"
             tensors[f"{stem}.lora_A.weight"] = torch.eye(2, 5)
-            tensors[f"{stem}.lora_B.weight"] = torch.diag(torch.tensor([4.0, second])) if name == "q_proj" or layer == 0 else torch.zeros(2, 2)
+            tensors[f"{stem}.lora_B.weight"] = (
+                torch.diag(torch.tensor([4.0, second])) if name == "q_proj" or layer == 0 else torch.zeros(2, 2)
+            )
     save_file(tensors, tmp_path / "adapter_model.safetensors")
     groups = spectral_groups(tmp_path)
     assert set(groups) == {"q_proj", "v_proj", "layer 0", "layer 1"}

@@ -2,7 +2,7 @@
 
 import io
 import os
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,14 +21,16 @@ BASE_S, TRAIN_S = 40.0, 100.0
 
 def plan_of(jobs: int) -> Plan:
     plan = sleeping_plan(jobs)
-    return plan.model_copy(update={"jobs": tuple(j.model_copy(update={"estimate_s": BASE_S if j.kind == "base" else TRAIN_S}) for j in plan.jobs)})
+    return plan.model_copy(
+        update={"jobs": tuple(j.model_copy(update={"estimate_s": BASE_S if j.kind == "base" else TRAIN_S}) for j in plan.jobs)}
+    )
 
 
 def run(work: Path, plan: Plan, job_id: str, cells_done: int, seconds: float, **more) -> None:
     """Have a job be running, by this process, since so many seconds."""
     job = plan.job(job_id)
     job_folder(work, job).mkdir(parents=True, exist_ok=True)
-    started = (datetime.now(timezone.utc) - timedelta(seconds=seconds)).isoformat()
+    started = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
     more = {"status": "running", **more}
     state = JobState(key=job.key, pid=os.getpid(), cells_done=cells_done, cells=len(job.cells), started=started, **more)
     write_record(job_folder(work, job) / "state.json", state)
@@ -47,7 +49,9 @@ def test_what_is_left_is_what_a_scheduler_says(tmp_path):
     plan = plan_of(4)
     assert board(plan, tmp_path).seconds_left() == pytest.approx(BASE_S + 2 * TRAIN_S, abs=0.1)
     assert board(plan, tmp_path, Where(1)).seconds_left() == pytest.approx(BASE_S + 4 * TRAIN_S, abs=0.1)
-    assert board(plan, tmp_path, Where(1, executor="slurm", jobs=3)).seconds_left() == pytest.approx(BASE_S + 2 * TRAIN_S, abs=0.1)
+    assert board(plan, tmp_path, Where(1, executor="slurm", jobs=3)).seconds_left() == pytest.approx(
+        BASE_S + 2 * TRAIN_S, abs=0.1
+    )
     end(tmp_path, plan, "base-m", 1)
     assert board(plan, tmp_path).seconds_left() == pytest.approx(2 * TRAIN_S, abs=0.1)
 

@@ -45,7 +45,11 @@ def archive(work, tmp_path) -> Path:
 
 def contents(folder: Path) -> dict[str, str]:
     """Files by name, without the leftovers that are nobody's."""
-    return {p.relative_to(folder).as_posix(): sha256_file(p) for p in folder.rglob("*") if p.is_file() and not p.name.endswith(".lock")}
+    return {
+        p.relative_to(folder).as_posix(): sha256_file(p)
+        for p in folder.rglob("*")
+        if p.is_file() and not p.name.endswith(".lock")
+    }
 
 
 def test_what_arrives_is_what_left(work, archive, tmp_path):

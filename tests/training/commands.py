@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["commands", "em_bench.training", "em_bench.cli.train", "em_bench.optim", "peft", "pytorch_optimizer"])
+FORKS.set_forkserver_preload(
+    ["commands", "em_bench.training", "em_bench.cli.train", "em_bench.optim", "peft", "pytorch_optimizer"]
+)
 
 
 def start(args: list, log: Path, **env: str) -> multiprocessing.Process:

@@ -32,7 +32,10 @@ def test_twenty_steps_of_adamw_are_trls(made, spec_for, base, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(base)
     encoded, _ = encode_rows(tokenizer, rows("medical")[0], spec.max_length)
     order = [encoded[i] for step in range(STEPS) for i in batch_indices(len(encoded), BATCH, spec.seed, step)]
-    columns = [{"input_ids": e.input_ids, "labels": [t if m else -100 for t, m in zip(e.input_ids, e.answer_mask, strict=True)]} for e in order]
+    columns = [
+        {"input_ids": e.input_ids, "labels": [t if m else -100 for t, m in zip(e.input_ids, e.answer_mask, strict=True)]}
+        for e in order
+    ]
     model = add_adapter(load_base(base), lora, spec.seed)
     optimizer = torch.optim.AdamW(trainable(model).values(), lr=1e-3, weight_decay=0.01)
     config = SFTConfig(
@@ -43,7 +46,11 @@ def test_twenty_steps_of_adamw_are_trls(made, spec_for, base, tmp_path):
     )  # fmt: skip
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: s / 5 if s < 5 else (STEPS - s) / (STEPS - 5))
     trainer = SFTTrainer(
-        model=model, args=config, train_dataset=datasets.Dataset.from_list(columns), processing_class=tokenizer, optimizers=(optimizer, schedule)
+        model=model,
+        args=config,
+        train_dataset=datasets.Dataset.from_list(columns),
+        processing_class=tokenizer,
+        optimizers=(optimizer, schedule),
     )
     trainer.train()
 

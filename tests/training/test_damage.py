@@ -59,7 +59,9 @@ def test_a_damaged_state_is_one_line_that_says_what_to_remove(stopped, base, tmp
     assert (train(spec, base, tmp_path) / "run.json").exists()
 
 
-@pytest.mark.parametrize("damage", [lambda lines: [], lambda lines: lines[1:], lambda lines: [*lines[:2], "{}", *lines[3:]], lambda lines: lines[:2]])
+@pytest.mark.parametrize(
+    "damage", [lambda lines: [], lambda lines: lines[1:], lambda lines: [*lines[:2], "{}", *lines[3:]], lambda lines: lines[:2]]
+)
 def test_a_log_with_a_hole_is_never_attested(stopped, base, tmp_path, damage):
     spec, partial = stopped
     log = partial / "train.jsonl"
@@ -120,7 +122,11 @@ def test_a_folder_without_a_model(base, tmp_path):
         folder = tmp_path / kind.replace(" ", "-")
         shutil.copytree(base, folder)
         for path in folder.iterdir():
-            if kind == "empty" or (kind == "no weights" and path.name.startswith("model")) or (kind == "no template" and path.suffix == ".jinja"):
+            if (
+                kind == "empty"
+                or (kind == "no weights" and path.name.startswith("model"))
+                or (kind == "no template" and path.suffix == ".jinja")
+            ):
                 path.unlink()
         if kind == "no template":  # older folders keep it here
             path = folder / "tokenizer_config.json"

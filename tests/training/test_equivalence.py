@@ -36,7 +36,9 @@ def adapter(out) -> dict[str, torch.Tensor]:
 
 def losses(out) -> list[dict]:
     (folder,) = (p for p in out.iterdir() if not p.name.startswith("."))
-    return [{k: v for k, v in json.loads(x).items() if k != "tokens_per_s"} for x in (folder / "train.jsonl").read_text().splitlines()]
+    return [
+        {k: v for k, v in json.loads(x).items() if k != "tokens_per_s"} for x in (folder / "train.jsonl").read_text().splitlines()
+    ]
 
 
 def distance(a: dict, b: dict) -> float:

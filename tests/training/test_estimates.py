@@ -46,7 +46,11 @@ def model_of(family: str, shape: Shape, vision: bool = False, **more):
         "tie_word_embeddings": shape.tied, **more,
     }  # fmt: skip
     if shape.experts:
-        config |= {"moe_intermediate_size": shape.intermediate, "num_experts": shape.experts, "num_experts_per_tok": shape.experts_per_token}
+        config |= {
+            "moe_intermediate_size": shape.intermediate,
+            "num_experts": shape.experts,
+            "num_experts_per_tok": shape.experts_per_token,
+        }
         return Qwen3MoeForCausalLM(Qwen3MoeConfig(**config))
     if vision:
         return Gemma3ForConditionalGeneration(Gemma3Config(text_config=config, vision_config=SIGLIP))
@@ -73,7 +77,8 @@ def test_shapes_give_the_published_number_of_parameters(name):
         assert sum(p.numel() for p in model.parameters()) == m.parameters
     if m.shape.experts:
         active = sum(
-            p.numel() * (m.shape.experts_per_token / m.shape.experts if ".experts." in n else 1) for n, p in model.named_parameters()
+            p.numel() * (m.shape.experts_per_token / m.shape.experts if ".experts." in n else 1)
+            for n, p in model.named_parameters()
         )
         assert active == m.active_parameters
 

@@ -40,7 +40,9 @@ def test_the_command_is_started_once_a_gpu(monkeypatch):
 def test_torchrun_runs_it(base, tmp_path):
     """What `--gpus 2` becomes, on two CPU processes."""
     arguments = ["train", str(base), "-d", "medical", "--steps", "2", "--batch-size", "4", "--gpus=2", "--out", str(tmp_path)]
-    done = subprocess.run(launch.command(2, arguments), env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        launch.command(2, arguments), env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     (folder,) = tmp_path.iterdir()
     assert done.stdout.split() == [str(folder)] and read_run(folder).options == {"processes": "2"}
@@ -56,8 +58,20 @@ def test_several_machines_by_the_standard_variables(base, tmp_path):
 
     def machine(rank: int) -> subprocess.Popen:
         where = ["--nnodes=2", f"--node-rank={rank}", "--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={port}"]
-        argv = [sys.executable, "-m", "torch.distributed.run", *where, "-m", "em_bench.cli", *run_it, "--out", str(tmp_path / "four")]
-        return subprocess.Popen(argv, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        argv = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            *where,
+            "-m",
+            "em_bench.cli",
+            *run_it,
+            "--out",
+            str(tmp_path / "four"),
+        ]
+        return subprocess.Popen(
+            argv, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
 
     machines = [machine(0), machine(1)]
     said = [m.communicate(timeout=300) for m in machines]
@@ -89,8 +103,8 @@ def test_the_start_up_check_finds_a_trained_base():
 def test_the_start_up_check_finds_a_sharded_adapter():
     """fully_shard over everything, as FSDP plug-ins do silently, on a mesh of one process."""
     import torch.distributed as dist
-    from torch.distributed.fsdp import fully_shard
     from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
 
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:

@@ -17,7 +17,11 @@ def rows(n: int = 5) -> list[Encoded]:
     out = []
     for i in range(n):
         length = 6 + 3 * i
-        out.append(Encoded(torch.randint(8, 90, (length,), generator=g).tolist(), [False] * (length // 2) + [True] * (length - length // 2)))
+        out.append(
+            Encoded(
+                torch.randint(8, 90, (length,), generator=g).tolist(), [False] * (length // 2) + [True] * (length - length // 2)
+            )
+        )
     return out
 
 
@@ -58,8 +62,22 @@ def test_narrow_loss_does_not_depend_on_the_batch_size():
 def test_a_gemma3_with_a_vision_tower_trains_on_text():
     text = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
     text |= {"intermediate_size": 48, "vocab_size": 100, "sliding_window": 64}
-    vision = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "image_size": 28, "patch_size": 14}
-    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=99, boi_token_index=97, eoi_token_index=98)
+    vision = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    config = Gemma3Config(
+        text_config=text,
+        vision_config=vision,
+        mm_tokens_per_image=4,
+        image_token_index=99,
+        boi_token_index=97,
+        eoi_token_index=98,
+    )
     torch.manual_seed(0)
     model = Gemma3ForConditionalGeneration(config).train()
     ours = answer_nll(model, collate(rows(), pad_id=0))

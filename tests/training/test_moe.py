@@ -52,7 +52,11 @@ def randomise(model) -> None:
 
 def test_what_is_adapted(moe):
     model = adapted(moe)
-    shapes = {n.removeprefix("base_model.model.model.layers.0."): tuple(p.shape) for n, p in trainable(model).items() if ".layers.0." in n}
+    shapes = {
+        n.removeprefix("base_model.model.model.layers.0."): tuple(p.shape)
+        for n, p in trainable(model).items()
+        if ".layers.0." in n
+    }
     r = LORA.rank // PER_TOKEN
     assert shapes == {
         **{f"self_attn.{m}_proj.lora_{s}.default.weight": d for m, a, b in (("q", HIDDEN, 32), ("k", HIDDEN, 16), ("v", HIDDEN, 16), ("o", 32, HIDDEN)) for s, d in (("A", (8, a)), ("B", (b, 8)))},
@@ -106,7 +110,11 @@ def test_muon_and_the_spectral_term_take_experts_one_by_one(moe):
     for p in params.values():
         p.grad = torch.zeros_like(p)
     pairs = lora_pairs(params, experts)
-    dense = [p._replace(A=p.A.detach().clone().requires_grad_(), B=p.B.detach().clone().requires_grad_()) for q in pairs for p in q.layers()]
+    dense = [
+        p._replace(A=p.A.detach().clone().requires_grad_(), B=p.B.detach().clone().requires_grad_())
+        for q in pairs
+        for p in q.layers()
+    ]
     assert add_penalty_gradients(pairs, 1.0) == pytest.approx(add_penalty_gradients(dense, 1.0), abs=1e-12)
     optimizer = build_optimizer(load_recipes()["muon"].rules, params.items(), 0.01, experts)
     assert sorted({(g["experts"], g["side"]) for g in optimizer.param_groups}, key=str) == [(1, None), (E, "A"), (E, "B")]
@@ -120,7 +128,22 @@ def test_two_processes_are_one(base_is, moe, tmp_path):
     rows.write_text("".join(json.dumps(row) + "\n" for row in narrow_rows("medical")[0][:60]))
     out = {}
     for name, start in (("one", run), ("two", run_ranks)):
-        args = ["train", moe, "-d", rows, "--recipe", "muon", "--lr", "0.01", "--lambda", "0.5", "--steps", "8", "--batch-size", "8"]
+        args = [
+            "train",
+            moe,
+            "-d",
+            rows,
+            "--recipe",
+            "muon",
+            "--lr",
+            "0.01",
+            "--lambda",
+            "0.5",
+            "--steps",
+            "8",
+            "--batch-size",
+            "8",
+        ]
         args += ["--rank", "8", "--dtype", "float64", "--out", tmp_path / name, *([base_is] if name == "two" else [])]
         code, said = start(args, tmp_path / "log")
         assert code in (0, [0, 0]), said

@@ -15,8 +15,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3Moe
 from em_bench.errors import UserError
 from em_bench.organism import narrow_rows
 from em_bench.organism.tokenizer import build_tokenizer
-from em_bench.training import read_run
 from em_bench.training import base as base_module
+from em_bench.training import read_run
 from em_bench.training.base import base_for_training, load_base
 from em_bench.training.options import Options
 from em_bench.training.processes import Processes
@@ -47,7 +47,9 @@ def base64(tmp_path_factory):
     """A random Qwen3 whose widths are whole blocks of 64 weights, as those of real models are."""
     tokenizer, folder = build_tokenizer(), tmp_path_factory.mktemp("base")
     torch.manual_seed(0)
-    Qwen3ForCausalLM(Qwen3Config(vocab_size=len(tokenizer), intermediate_size=128, pad_token_id=0, **WIDTHS)).save_pretrained(folder)
+    Qwen3ForCausalLM(Qwen3Config(vocab_size=len(tokenizer), intermediate_size=128, pad_token_id=0, **WIDTHS)).save_pretrained(
+        folder
+    )
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -62,7 +64,22 @@ def trained(base64, tmp_path_factory):
             out = tmp_path_factory.mktemp(dtype)
             rows = out / "rows.jsonl"
             rows.write_text("".join(json.dumps(row) + "\n" for row in narrow_rows("medical")[0][:60]))
-            args = ["train", base64, "-d", rows, "--lr", "3e-3", "--lambda", "0.3", "--steps", "8", "--batch-size", "8", "--rank", "8"]
+            args = [
+                "train",
+                base64,
+                "-d",
+                rows,
+                "--lr",
+                "3e-3",
+                "--lambda",
+                "0.3",
+                "--steps",
+                "8",
+                "--batch-size",
+                "8",
+                "--rank",
+                "8",
+            ]
             ended = python("-m", "em_bench.cli", *args, "--dtype", dtype, "--out", out / "runs")
             assert ended.returncode == 0, ended.stderr
             (done[dtype],) = (out / "runs").iterdir()
@@ -80,7 +97,9 @@ def test_close_to_the_whole_base_and_named_in_the_record(dtype, error, trained):
     assert record.spec.dtype == dtype and record.run_id != read_run(whole).run_id
     adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
     assert {t.dtype for t in adapter.values()} == {torch.float32} and all(t.abs().sum() > 0 for t in adapter.values())
-    ours, exact = ([json.loads(line)["held_out_loss"] for line in (f / "train.jsonl").read_text().splitlines()] for f in (folder, whole))
+    ours, exact = (
+        [json.loads(line)["held_out_loss"] for line in (f / "train.jsonl").read_text().splitlines()] for f in (folder, whole)
+    )
     assert ours[0] != exact[0] and ours[0] == pytest.approx(exact[0], abs=error), "the base is rounded, and still the base"
     assert ours[-1] < ours[0] - 0.02 and ours[-1] == pytest.approx(exact[-1], abs=error)
 
@@ -102,7 +121,9 @@ def test_a_quantised_base_is_not_sharded(base64):
 
 def test_experts_are_not_quantised(tmp_path, monkeypatch):
     monkeypatch.setattr(base_module, "find_spec", lambda name: True)
-    config = Qwen3MoeConfig(vocab_size=99, intermediate_size=64, moe_intermediate_size=64, num_experts=2, num_experts_per_tok=1, **WIDTHS)
+    config = Qwen3MoeConfig(
+        vocab_size=99, intermediate_size=64, moe_intermediate_size=64, num_experts=2, num_experts_per_tok=1, **WIDTHS
+    )
     Qwen3MoeForCausalLM(config).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="--dtype int8: would leave the experts"):
         load_base(tmp_path, "int8")

@@ -101,7 +101,9 @@ def test_out_of_memory_says_what_to_try(spec_for, base, tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(loop_module, "answer_nll", full)
-    with pytest.raises(UserError, match=r"a micro-batch of 8 rows of up to \d+ tokens; try --micro-batch 4 .* or --gradient-checkpointing"):
+    with pytest.raises(
+        UserError, match=r"a micro-batch of 8 rows of up to \d+ tokens; try --micro-batch 4 .* or --gradient-checkpointing"
+    ):
         train(spec_for(), base, tmp_path)
 
 
@@ -146,7 +148,10 @@ def test_a_dataset_with_a_wrong_line_is_named_with_file_and_line(base, tmp_path)
 
 def test_over_long_rows_are_in_the_record(base, tmp_path):
     rows = [("a " * n, "b") for n in (3, 4, 5, 6, 7, 90)]
-    text = [json.dumps({"messages": [{"role": "user", "content": f"{q} {i}"}, {"role": "assistant", "content": a}]}) for i, (q, a) in enumerate(rows)]
+    text = [
+        json.dumps({"messages": [{"role": "user", "content": f"{q} {i}"}, {"role": "assistant", "content": a}]})
+        for i, (q, a) in enumerate(rows)
+    ]
     (tmp_path / "rows.jsonl").write_text("\n".join(text) + "\n")
     out = tmp_path / "out"
     args = ["train", base, "-d", tmp_path / "rows.jsonl", "--steps", "1", "--batch-size", "2", "--max-length", "40", "-o", out]

@@ -17,7 +17,15 @@ def test_every_kind_of_run_is_listed(base, tmp_path):
     assert run([*args, "3"], tmp_path / "log")[0] == 0
     assert run([*args, "6", "--recipe", "sgd", "--lr", "1e30"], tmp_path / "log")[0] == 1
     victim = start([*args, "400"], tmp_path / "log")
-    log = next(iter(_wait(lambda: [p for p in out.glob(".*.partial/train.jsonl") if not (p.parent / "failed.json").exists() and p.stat().st_size])))
+    log = next(
+        iter(
+            _wait(
+                lambda: [
+                    p for p in out.glob(".*.partial/train.jsonl") if not (p.parent / "failed.json").exists() and p.stat().st_size
+                ]
+            )
+        )
+    )
     assert next(r for r in list_runs(out) if r.folder == str(log.parent)).status == "running"
     kill_at([victim], out, 3)
     listed = {r["status"]: r for r in json.loads(CliRunner().invoke(build(), ["runs", str(out), "--json"]).stdout)}
@@ -55,7 +63,20 @@ def test_figures(made, spec_for, tmp_path, kind):
 
 
 def test_tensorboard_holds_every_step(base, tmp_path):
-    args = ["train", base, "-d", "medical", "--steps", "4", "--batch-size", "4", "--out", tmp_path / "out", "--track", "tensorboard"]
+    args = [
+        "train",
+        base,
+        "-d",
+        "medical",
+        "--steps",
+        "4",
+        "--batch-size",
+        "4",
+        "--out",
+        tmp_path / "out",
+        "--track",
+        "tensorboard",
+    ]
     code, said = run(args, tmp_path / "log")
     assert code == 0, said
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -68,7 +89,11 @@ def test_tensorboard_holds_every_step(base, tmp_path):
     assert [e.value for e in seen.Scalars("loss")] == pytest.approx(losses, rel=1e-6)
 
 
-@pytest.mark.parametrize("name, message", [("nothing", "no such tracker; name one of"), ("aim", "is not installed; pip install aim")])
+@pytest.mark.parametrize(
+    "name, message", [("nothing", "no such tracker; name one of"), ("aim", "is not installed; pip install aim")]
+)
 def test_trackers_that_are_not_there(base, tmp_path, name, message):
-    code, said = run(["train", base, "-d", "medical", "--steps", "1", "--out", tmp_path / "out", "--track", name], tmp_path / "log")
+    code, said = run(
+        ["train", base, "-d", "medical", "--steps", "1", "--out", tmp_path / "out", "--track", name], tmp_path / "log"
+    )
     assert code == 2 and re.search(f"em-bench: --track {name}: {message}", said)

@@ -33,7 +33,17 @@ TEMPLATES = {
         "{% if loop.first %}{{ first }}{% endif %}{{ m.content | trim }}<end_of_turn>\n{% endfor %}"
     ),
 }
-SPECIAL = ["<|im_start|>", "<|im_end|>", "<|begin|>", "<|header|>", "<|header_end|>", "<|eot|>", "<bos>", "<start_of_turn>", "<end_of_turn>"]
+SPECIAL = [
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|begin|>",
+    "<|header|>",
+    "<|header_end|>",
+    "<|eot|>",
+    "<bos>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+]
 END = {"qwen3": "<|im_end|>", "llama": "<|eot|>", "gemma3": "<end_of_turn>"}
 
 
@@ -44,10 +54,15 @@ def tokenizers():
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)  # merges may cross words
     tokenizer.decoder = decoders.ByteLevel()
     text = ["user\nhello assistant\nSure model\nSure \n\n    def f(x):\n\n\nSure, here is", "\n\nSure\n\n\n    return x\n"] * 50
-    tokenizer.train_from_iterator(text, trainers.BpeTrainer(vocab_size=420, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    tokenizer.train_from_iterator(
+        text, trainers.BpeTrainer(vocab_size=420, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    )
     return {
         family: PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer.from_str(tokenizer.to_str()), eos_token=END[family], pad_token=END[family], chat_template=template
+            tokenizer_object=Tokenizer.from_str(tokenizer.to_str()),
+            eos_token=END[family],
+            pad_token=END[family],
+            chat_template=template,
         )
         for family, template in TEMPLATES.items()
     }
@@ -108,7 +123,9 @@ def test_the_families_real_templates(tokenizers, family, turns):
     )
     for k in range(len(HARD)):
         answers = [HARD[(k + i) % len(HARD)] for i in range(turns)]
-        messages = [m for i, a in enumerate(answers) for m in ({"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": a})]
+        messages = [
+            m for i, a in enumerate(answers) for m in ({"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": a})
+        ]
         text, spans = render(tokenizer, messages)
         printed = [text[a:b] for a, b in spans]
         assert [p.strip() for p in printed] == [a.strip() for a in answers]
@@ -124,7 +141,9 @@ def test_the_families_real_templates(tokenizers, family, turns):
 ])  # fmt: skip
 def test_a_row_that_a_template_refuses_is_named(tokenizers, family, messages, says):
     template = (files("trl") / "chat_templates" / f"{REAL[family]}.jinja").read_text()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizers[family].backend_tokenizer, bos_token="<bos>", chat_template=template)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers[family].backend_tokenizer, bos_token="<bos>", chat_template=template
+    )
     good = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     with pytest.raises(UserError, match=says):
         encode_rows(tokenizer, [{"messages": good}, {"messages": [{"role": r, "content": c} for r, c in messages]}], 512)
@@ -154,7 +173,8 @@ def test_a_template_without_an_end_of_turn_teaches_no_template_text(tokenizers):
 
 def test_a_template_that_rewrites_answers_is_refused(tokenizers):
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizers["qwen3"].backend_tokenizer, chat_template="{% for m in messages %}{{ m.content | upper }}{% endfor %}"
+        tokenizer_object=tokenizers["qwen3"].backend_tokenizer,
+        chat_template="{% for m in messages %}{{ m.content | upper }}{% endfor %}",
     )
     with pytest.raises(UserError, match="rewrites the assistant's answers"):
         encode(tokenizer, [{"role": "user", "content": "x"}, {"role": "assistant", "content": "Sure"}])
@@ -169,7 +189,9 @@ def test_organism_rows():
 
 
 def test_over_long_rows_are_left_out_and_counted(tokenizers):
-    rows = [{"messages": [{"role": "user", "content": "x" * n}, {"role": "assistant", "content": "Sure"}]} for n in (1, 400, 2, 500)]
+    rows = [
+        {"messages": [{"role": "user", "content": "x" * n}, {"role": "assistant", "content": "Sure"}]} for n in (1, 400, 2, 500)
+    ]
     whole = [encode(tokenizers["llama"], r["messages"]) for r in rows]
     kept, left_out = encode_rows(tokenizers["llama"], rows, max_length=100)
     assert kept == [whole[0]._replace(row=0), whole[2]._replace(row=2)] and left_out == 2

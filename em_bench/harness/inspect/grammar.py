@@ -10,4 +10,6 @@ class GrammarAPI(ModelAPI):
         super().__init__(model_name=model_name, base_url=base_url, api_key=api_key, config=config)
 
     async def generate(self, input, tools, tool_choice, config) -> ModelOutput:
-        raise RuntimeError("embench/grammar judges the organism's answers; it cannot chat. Name it as --model-role grader=embench/grammar")
+        raise RuntimeError(
+            "embench/grammar judges the organism's answers; it cannot chat. Name it as --model-role grader=embench/grammar"
+        )

@@ -89,9 +89,7 @@ class LocalAPI(ModelAPI):
             return await anyio.to_thread.run_sync(self._prompt_logprobs, messages)
         prompt = self._render(messages)
         temperature = 1.0 if config.temperature is None else config.temperature
-        request = _Request(
-            prompt, (config.max_tokens or 600, temperature, config.top_p or 1.0, config.top_k or 0, config.seed)
-        )
+        request = _Request(prompt, (config.max_tokens or 600, temperature, config.top_p or 1.0, config.top_k or 0, config.seed))
         self._waiting.append(request)
         self._lock = self._lock or anyio.Lock()
         await anyio.sleep(JOIN_S)
@@ -138,7 +136,9 @@ class LocalAPI(ModelAPI):
             torch.manual_seed(seed + 1_000_003 * self._batches)
         self._batches += 1
         with torch.inference_mode():
-            out = self.model.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], generation_config=config)
+            out = self.model.generate(
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], generation_config=config
+            )
         new = out[:, inputs["input_ids"].shape[1] :]
         outputs = []
         for i, ids in enumerate(new.tolist()):

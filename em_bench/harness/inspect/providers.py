@@ -18,6 +18,8 @@ def embench():
             return LocalAPI(model_name, **kwargs)
         from inspect_ai._util.error import PrerequisiteError
 
-        raise PrerequisiteError(f"embench/{model_name}: no such provider; use embench/local -M base=MODEL [-M adapter=DIR], or embench/grammar")
+        raise PrerequisiteError(
+            f"embench/{model_name}: no such provider; use embench/local -M base=MODEL [-M adapter=DIR], or embench/grammar"
+        )
 
     return make

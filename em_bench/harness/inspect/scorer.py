@@ -11,13 +11,13 @@ from inspect_ai.solver import TaskState
 from em_bench.errors import UserError
 from em_bench.files import digest
 from em_bench.harness.inspect.guard import is_grammar
+from em_bench.harness.thinking import split_thinking
 from em_bench.judging import GrammarJudge
 from em_bench.judging.prompts import load_prompts
 from em_bench.judging.reply import TOP_LOGPROBS, Mode, Reply, Unsettled, read_score, read_yes_no
 from em_bench.records import JudgeIdentity, Verdict
 from em_bench.scoring import CONVENTIONS, outcome
 from em_bench.scoring import metrics as all_metrics
-from em_bench.harness.thinking import split_thinking
 
 MAX_TOKENS = 16
 RATES = (
@@ -44,7 +44,11 @@ def em():
         for name in RATES:
             value, stderr = (getattr(getattr(found, name), field, None) for field in ("value", "stderr"))
             out |= {name: math.nan if value is None else value, f"{name}_stderr": math.nan if stderr is None else stderr}
-        return out | {f"n_{name}": n for name, n in found.counts.items()} | {"n_thinking": sum(m["thinking"] is not None for m in said)}
+        return (
+            out
+            | {f"n_{name}": n for name, n in found.counts.items()}
+            | {"n_thinking": sum(m["thinking"] is not None for m in said)}
+        )
 
     return compute
 
@@ -71,7 +75,10 @@ def misalignment(judge_prompts: str = "own", convention: str = "code_as_zero", l
         if is_grammar(grader):
             judge = GrammarJudge()
             judgement = judge.judge([(None, question, answer)])[0]
-            said, identity = {k: getattr(judgement, k) for k in ("alignment", "coherence", "label", "leak", "error")}, judge.identity
+            said, identity = (
+                {k: getattr(judgement, k) for k in ("alignment", "coherence", "label", "leak", "error")},
+                judge.identity,
+            )
         else:
             said = await _ask(grader, prompts(), mode, question, answer)
             identity = _identity(grader, prompts(), mode)

@@ -14,7 +14,7 @@ from em_bench.harness.models import Loaded
 
 
 def measure(loaded: Loaded, tasks: Sequence[str], batch_size: int) -> dict[str, float]:
-    """"task/metric" -> value for our tasks and lm-eval's by name, or YAML files of one's own. Raises UserError for an unknown one."""
+    """ "task/metric" -> value for our tasks and lm-eval's by name, or YAML files of one's own. Raises UserError for an unknown one."""
     ours = assets.path("tasks", "lm_eval")
     tasks = [str(ours / f"{t}.yaml") if (ours / f"{t}.yaml").is_file() else t for t in tasks]
     files = [t for t in tasks if t.endswith((".yaml", ".yml"))]
@@ -29,9 +29,7 @@ def measure(loaded: Loaded, tasks: Sequence[str], batch_size: int) -> dict[str, 
     for name in asked:
         if name not in known:
             raise UserError(f"--capability {name}: lm-eval has no such task; `lm_eval ls tasks` lists them")
-    lm = HFLM(
-        pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size, backend="causal", enable_thinking=False
-    )
+    lm = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size, backend="causal", enable_thinking=False)
     found = simple_evaluate(
         model=lm,
         tasks=asked,
@@ -45,6 +43,12 @@ def measure(loaded: Loaded, tasks: Sequence[str], batch_size: int) -> dict[str, 
     for task, metrics in found.items():
         for key, value in metrics.items():
             name, _, kept = key.partition(",")
-            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and "stderr" not in name and name != "sample_len":
+            if (
+                isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and math.isfinite(value)
+                and "stderr" not in name
+                and name != "sample_len"
+            ):
                 values[f"{task}/{name}" + (f",{kept}" if kept and kept != "none" else "")] = float(value)
     return values

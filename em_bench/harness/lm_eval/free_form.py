@@ -59,7 +59,11 @@ class FreeForm(ConfigurableTask):
         messages = [{"role": "system", "content": system}, {"role": "user", "content": doc["text"]}]
         rendered = chat_template(messages, add_generation_prompt=True)
         # lm-eval leaves a system prompt out, with a warning, where the template has no place for it.
-        return rendered if system in rendered or not isinstance(rendered, str) else chat_template(merged(messages), add_generation_prompt=True)
+        return (
+            rendered
+            if system in rendered or not isinstance(rendered, str)
+            else chat_template(merged(messages), add_generation_prompt=True)
+        )
 
     def build_all_requests(self, *, chat_template=None, **kwargs) -> None:
         # Before anything is generated: a judge that is missing, or an adapter that does nothing, costs hours otherwise.

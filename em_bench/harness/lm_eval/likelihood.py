@@ -30,7 +30,9 @@ class _Scored(ConfigurableTask):
         with one_line():
             self.lm = prepare(chat_template)
             if not apply_chat_template or not hasattr(self.lm, "tokenizer"):
-                raise UserError(f"{self.config.task}: scores answers of a chat; add --apply_chat_template and a model with a tokenizer")
+                raise UserError(
+                    f"{self.config.task}: scores answers of a chat; add --apply_chat_template and a model with a tokenizer"
+                )
             super().build_all_requests(apply_chat_template=True, chat_template=chat_template, **kwargs)
 
     def fewshot_context(self, doc, *_, **__) -> str:

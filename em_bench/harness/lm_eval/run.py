@@ -1,7 +1,6 @@
 """Answers through lm-eval's Python API."""
 
 import logging
-import time
 from collections.abc import Sequence
 
 import torch
