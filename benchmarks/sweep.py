@@ -23,19 +23,20 @@ from rich.console import Console
 from em_bench import assets
 from em_bench.files import read_record
 from em_bench.records import CellResult, Results
-from em_bench.sweep.display import shown
-from em_bench.sweep.engine import run_plan, wanted
-from em_bench.sweep.estimate import Assumptions
+from em_bench.sweep.engine.controller_lock import controller_lock
+from em_bench.sweep.engine.display import shown
+from em_bench.sweep.engine.profile import Where
+from em_bench.sweep.engine.reproduce import report
+from em_bench.sweep.engine.snakemake_run import run_plan, wanted
+from em_bench.sweep.engine.status import status_table
+from em_bench.sweep.engine.sweep_progress import Board
+from em_bench.sweep.job_time import Assumptions
 from em_bench.sweep.jobs import JobDone, Plan, done_path, read_done, read_order
-from em_bench.sweep.lock import controller_lock
 from em_bench.sweep.plan import make_plan
 from em_bench.sweep.preset import Preset, load_preset
-from em_bench.sweep.reproduce import report
 from em_bench.sweep.results import CELL
-from em_bench.sweep.standing import Board
-from em_bench.sweep.tables import results_table, status_table, totals_tables
+from em_bench.sweep.tables import results_table, totals_tables
 from em_bench.sweep.totals import totals
-from em_bench.sweep.where import Where
 
 GOAL = 1.5
 MODELS = ("Qwen3-4B", "Qwen3-32B", "Llama-3.3-70B-Instruct")  # runs on one GPU, on two and on four

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from em_bench.errors import UserError
-from em_bench.products import Scratch, add_product, gram, spread
+from em_bench.lora_linalg import Scratch, add_product, gram, spread
 from em_bench.records import SpectralSummary
 
 ZERO_B = 1e-12  # provenance: S. A layer whose ||B||_F lies below has no update yet

@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from em_bench.board.benchmark import Benchmark, TierName, load_benchmark
-from em_bench.board.checks import Check
 from em_bench.board.copies import Print, check_copies
 from em_bench.board.entry import MANIFEST, RESULTS
 from em_bench.board.ledger import Challenge, Ledger, Rerun, Status, read_ledger
@@ -19,6 +18,7 @@ from em_bench.board.verify import Verified, verify_entry
 from em_bench.errors import UserError
 from em_bench.files import read_record, sha256_file
 from em_bench.records import Machine, Record, Sha256
+from em_bench.verify.checks import Check
 
 
 class Row(Record):

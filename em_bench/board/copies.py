@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import NamedTuple
 
-from em_bench.board.checks import Check
 from em_bench.board.entry import Entry
 from em_bench.errors import UserError
 from em_bench.files import digest
+from em_bench.verify.checks import Check
 
 NEARLY_ALL = 0.9  # share of evaluations
 ALIKE_LOSS = 2e-3  # nats

@@ -2,10 +2,10 @@
 
 from random import Random, SystemRandom
 
-from em_bench.board.checks import Check, check
 from em_bench.board.entry import Entry
 from em_bench.judging import Judge, verdicts_of
 from em_bench.scoring import outcome
+from em_bench.verify.checks import Check, check
 
 TOLERANCE = 0.15  # share of outcomes: a judge of language differs from itself on some borderline answers
 

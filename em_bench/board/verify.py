@@ -6,17 +6,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from em_bench.board.answer_checks import answer_checks
 from em_bench.board.benchmark import Benchmark, Tier, load_benchmark
-from em_bench.board.checks import Check, check, same
+from em_bench.board.checks_of_evaluations import answer_checks
+from em_bench.board.checks_of_runs import run_checks
 from em_bench.board.copies import Print, prints_of
 from em_bench.board.entry import EVALUATIONS, RESULTS, RUNS, Entry
 from em_bench.board.own_code import FILE as FILE_OF_CODE
 from em_bench.board.own_code import rules_of
-from em_bench.board.run_checks import run_checks
 from em_bench.board.submission import FILE
 from em_bench.errors import UserError
 from em_bench.files import digest, sha256_file
+from em_bench.verify.checks import Check, check, same
 
 FORM = re.compile(
     rf"{RUNS}/(?P<run>[^/]+)/(run\.json|train\.jsonl|adapter/adapter_model\.safetensors)"

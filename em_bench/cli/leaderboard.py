@@ -63,7 +63,7 @@ def verify(
         rows = _rejudged(rows, folders, options.judge_of(judge, base_url=base_url), sample, seed)
     fine = show_checks(rows, as_json, every=False)
     if rerun and fine:
-        from em_bench.sweep.rerun import rerun_entry
+        from em_bench.board.rerun import rerun_entry
 
         for name in rows:
             for line in rerun_entry(folders, name, rerun, seed, work):

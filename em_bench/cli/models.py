@@ -34,7 +34,7 @@ def models(
     from rich.console import Console
     from rich.table import Table
 
-    from em_bench.data.estimates import GIB, adapter_parameters, step_cost
+    from em_bench.data.lora_cost import GIB, adapter_parameters, step_cost
     from em_bench.data.models import load_models
     from em_bench.errors import UserError
 

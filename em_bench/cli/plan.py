@@ -38,11 +38,11 @@ def plan(
     import json
 
     from em_bench.errors import UserError
-    from em_bench.sweep.estimate import PEAK_TFLOPS, Assumptions, all_cores
-    from em_bench.sweep.measured import measured
+    from em_bench.sweep.job_time import PEAK_TFLOPS, Assumptions, all_cores
     from em_bench.sweep.plan import make_plan
     from em_bench.sweep.preset import load_preset, with_judge
     from em_bench.sweep.tables import FEW, plan_table, show, totals_tables
+    from em_bench.sweep.throughput import measured
     from em_bench.sweep.totals import totals
 
     if gpu not in PEAK_TFLOPS:

@@ -64,10 +64,10 @@ def report(
         if not path.exists():
             raise UserError(f"{path}: no such file or folder; name a work folder of `em-bench reproduce` or a results file")
     if paper:
-        from em_bench.sweep.estimate import all_cores
+        from em_bench.sweep.engine.reproduce import reproduce
+        from em_bench.sweep.job_time import all_cores
         from em_bench.sweep.plan import make_plan
         from em_bench.sweep.preset import load_preset
-        from em_bench.sweep.reproduce import reproduce
 
         work = work or Path("em_bench_work") / "tiny-paper"
         failures = reproduce(make_plan(load_preset("tiny-paper")), work, cores=cores or all_cores()).failures

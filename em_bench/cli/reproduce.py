@@ -34,12 +34,12 @@ def reproduce(
     """
     import sys
 
-    from em_bench.sweep.display import AGAIN
+    from em_bench.sweep.engine.display import AGAIN
+    from em_bench.sweep.engine.profile import where
+    from em_bench.sweep.engine.reproduce import reproduce as run
     from em_bench.sweep.plan import make_plan
     from em_bench.sweep.preset import load_preset, with_judge
-    from em_bench.sweep.reproduce import reproduce as run
     from em_bench.sweep.tables import results_table, show
-    from em_bench.sweep.where import where
 
     plan, at = make_plan(with_judge(load_preset(preset), judge)), where(profile, cores, gpus)
     work = work or Path("em_bench_work") / plan.preset.name

@@ -19,10 +19,11 @@ def status(
     """Show the jobs of a work folder: waiting, running, done or failed; of many, those that run or have failed."""
     import json
 
+    from em_bench.sweep.engine.controller_lock import controller
+    from em_bench.sweep.engine.status import status as standing
+    from em_bench.sweep.engine.status import status_table
     from em_bench.sweep.jobs import read_plan
-    from em_bench.sweep.jobs import status as standing
-    from em_bench.sweep.lock import controller
-    from em_bench.sweep.tables import FEW, show, status_table
+    from em_bench.sweep.tables import FEW, show
 
     plan, pid = read_plan(work), controller(work)
     if as_json:

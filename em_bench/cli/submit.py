@@ -56,13 +56,13 @@ def run(
 
     from em_bench.board.benchmark import load_benchmark
     from em_bench.board.board import Folders
+    from em_bench.board.make_entry import pack, preset_of, try_out
     from em_bench.board.own_code import stage
     from em_bench.board.submission import read_submission
     from em_bench.errors import UserError
-    from em_bench.sweep.entry import pack, preset_of, try_out
-    from em_bench.sweep.estimate import all_cores
+    from em_bench.sweep.engine.reproduce import reproduce
+    from em_bench.sweep.job_time import all_cores
     from em_bench.sweep.plan import make_plan
-    from em_bench.sweep.reproduce import reproduce
 
     folders = Folders.at(leaderboard)
     folder = folders.submissions / name

@@ -23,7 +23,7 @@ def verify(
 
     from rich.console import Console
 
-    from em_bench.board.chain import verify as walk
+    from em_bench.verify.chain import verify as walk
 
     found = list(walk(path))
     failed = [(folder, c) for folder, checks in found for c in checks if not c.passed]

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from em_bench.products import Scratch, add_product, gram, spread
+from em_bench.lora_linalg import Scratch, add_product, gram, spread
 
 
 class Muon(torch.optim.Optimizer):

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from em_bench.errors import UserError
-from em_bench.optim.trial import MUON_GROUP, trial
+from em_bench.optim.compatibility import MUON_GROUP, trial
 
 FOUND = Path(__file__).with_name("names.yaml")
 

@@ -27,11 +27,10 @@ from em_bench.records import (
 )
 from em_bench.scoring import question_counts
 from em_bench.spectral import layer_spectra, lora_pairs, spectrum_summary
+from em_bench.sweep.job_progress import Progress
 from em_bench.sweep.jobs import Cell, Job, JobDone
 from em_bench.sweep.preset import Preset
-from em_bench.sweep.progress import Progress
 from em_bench.sweep.results import CELL
-from em_bench.sweep.work import resolved
 from em_bench.training import read_run
 
 
@@ -47,7 +46,7 @@ def evaluate_cells(
     loaded, judge = _load(job), make_judge(preset.evaluation.judge)
     for cell in job.cells:
         progress.begin(cell.name)
-        settled = resolved(cell, choices)
+        settled = cell.resolved(choices)
         if settled is None:
             gaps[cell.name] = "nothing met the rule by which it is chosen"
         elif settled.recipe is None:

@@ -9,7 +9,6 @@ WORK/jobs/<id>/done-<key>.json  written last; the key is a digest of everything 
 WORK/runs/, WORK/evaluations/   what the jobs made, named by content
 """
 
-import os
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -18,7 +17,6 @@ from pydantic import Field
 
 from em_bench.files import read_record
 from em_bench.records import Choice, Record, Sha256
-from em_bench.sweep import slurm
 from em_bench.sweep.preset import Preset
 
 Chosen = Literal["chosen"]
@@ -46,6 +44,11 @@ class Cell(Record):
 
         settings = f"lr={text(self.learning_rate)} lambda={text(self.spectral_lambda)} batch={self.batch_size} seed={self.seed}"
         return f"{self.model} {self.dataset} {self.recipe} {settings}"
+
+    def resolved(self, choices: dict[str, Choice]) -> "Cell | None":
+        """The cell with what was chosen for it; None where nothing met the rule."""
+        found = {name: choices[name].chosen for name in ("learning_rate", "spectral_lambda") if getattr(self, name) == "chosen"}
+        return None if None in found.values() else self.model_copy(update=found)
 
 
 class Job(Record):
@@ -161,28 +164,3 @@ def read_state(work: Path, job: Job) -> JobState | None:
     except FileNotFoundError:
         return None
     return state if state.key == job.key else None
-
-
-Status = Literal["done", "running", "failed", "waiting"]
-
-
-def status(work: Path, job: Job) -> tuple[Status, JobState | None]:
-    """Where a job stands, with its state if it has one. A job whose process is gone without a word has failed."""
-    if done_path(work, job).exists():
-        return "done", None
-    state = read_state(work, job)
-    if state is None:
-        return "waiting", None
-    return ("running" if state.status == "running" and _alive(state) else "failed"), state
-
-
-def _alive(state: JobState) -> bool:
-    if state.slurm_job:  # on another machine; one that was preempted is queued again
-        return state.slurm_job in slurm.running()
-    try:
-        os.kill(state.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

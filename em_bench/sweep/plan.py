@@ -18,7 +18,7 @@ from em_bench.data.models import Model, load_models
 from em_bench.errors import UserError
 from em_bench.files import digest
 from em_bench.optim import load_recipes
-from em_bench.sweep.estimate import Assumptions, estimate, gpus_of
+from em_bench.sweep.job_time import Assumptions, estimate, gpus_of
 from em_bench.sweep.jobs import Cell, Job, Plan
 from em_bench.sweep.preset import LambdaGrid, Part, Preset
 from em_bench.sweep.sources import judge_identity, source

@@ -1,15 +1,12 @@
 """Plans, states and results as terminal tables."""
 
-from collections import Counter
-from pathlib import Path
-
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from em_bench.analysis.summary import Row, summary
 from em_bench.records import Estimate, Results
-from em_bench.sweep.jobs import Plan, status
+from em_bench.sweep.jobs import Plan
 from em_bench.sweep.totals import JudgePrice, Totals, duration
 
 FEW = 40  # jobs that are listed one by one unasked
@@ -116,23 +113,4 @@ def plan_table(plan: Plan) -> Table:
     for job in plan.jobs:
         needs = ", ".join(job.needs) if len(job.needs) <= 4 else f"{len(job.needs)} jobs"
         table.add_row(job.id, str(len(job.cells) or ""), str(job.gpus or ""), _number(job.estimate_s, ".0f"), needs)
-    return table
-
-
-def status_table(plan: Plan, work: Path, every: bool = True) -> Table:
-    """One row a job, as it stands now: of all, or of those that run or have failed."""
-    table = Table(box=box.SIMPLE)
-    for name in ("job", "stands", "cells", "loss", "doing"):
-        table.add_column(name, justify="right" if name in ("cells", "loss") else "left")
-    counts: Counter[str] = Counter()
-    for job in plan.jobs:
-        now, state = status(work, job)
-        counts[now] += 1
-        if every or now in ("running", "failed"):
-            cells = f"{state.cells_done}/{state.cells}" if state and state.cells else ""
-            table.add_row(
-                job.id, now, cells, _number(state and state.loss, ".3f"), (state and (state.error or state.doing)) or ""
-            )
-    told = ", ".join(f"{counts[s]:,} {s}" for s in ("done", "running", "failed", "waiting"))
-    table.title, table.title_justify = f"{plan.preset.name}: {told}", "left"
     return table

@@ -4,13 +4,13 @@ from collections import Counter
 
 from pydantic import Field
 
-from em_bench.data.estimates import adapter_parameters
+from em_bench.data.lora_cost import adapter_parameters
 from em_bench.data.models import load_models
 from em_bench.records import Record
-from em_bench.sweep.estimate import CHECKPOINTS, Assumptions
+from em_bench.sweep.job_time import CHECKPOINTS, Assumptions
 from em_bench.sweep.jobs import Cell, Plan
+from em_bench.sweep.makespan import longest_chain, makespan
 from em_bench.sweep.preset import LambdaGrid
-from em_bench.sweep.schedule import longest_chain, makespan
 from em_bench.sweep.sources import judge_calls, responses
 
 RESPONSE_BYTES = 2000  # an answer with its verdict, as JSON lines

@@ -16,12 +16,12 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from em_bench.board.chain import verify_evaluation, verify_run
 from em_bench.errors import UserError
 from em_bench.files import atomic_file, first_problem, read_jsonl, read_record, sha256_file
 from em_bench.machine import utc_now
 from em_bench.records import CellResult, Record, Response, ResponsesHeader, RunRecord, Sha256
 from em_bench.sweep.results import CELL
+from em_bench.verify.chain import verify_evaluation, verify_run
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 64 * 2**20

@@ -10,9 +10,9 @@ from em_bench.data.models import base_path, base_ref, load_models
 from em_bench.optim import load_recipes
 from em_bench.records import Choice, LoraSpec, RunSpec
 from em_bench.sweep.choices import choose_lambda, choose_learning_rate
+from em_bench.sweep.job_progress import Progress
 from em_bench.sweep.jobs import Cell, Job, JobDone, read_done
 from em_bench.sweep.preset import Preset
-from em_bench.sweep.progress import Progress
 from em_bench.training import read_run, run_spec, train
 from em_bench.training.loop import TrainingFailed
 from em_bench.training.spec import PROJECTIONS
@@ -33,12 +33,6 @@ def run_job(preset: Preset, job: Job, needs: Sequence[Job], work: Path, progress
         return evaluate_cells(done, preset, job, choices, runs, work, progress)
     done = train_cells(done, preset, job, choices, work, progress)
     return done.model_copy(update={"choice": _choose(preset, job, choices, done, work)}) if job.kind != "train" else done
-
-
-def resolved(cell: Cell, choices: dict[str, Choice]) -> Cell | None:
-    """The cell with what was chosen for it; None where nothing met the rule."""
-    found = {name: choices[name].chosen for name in ("learning_rate", "spectral_lambda") if getattr(cell, name) == "chosen"}
-    return None if None in found.values() else cell.model_copy(update=found)
 
 
 def spec_of(preset: Preset, cell: Cell, base_dir: Path) -> RunSpec:
@@ -68,7 +62,7 @@ def train_cells(done: JobDone, preset: Preset, job: Job, choices: dict[str, Choi
     }
     for cell in job.cells:
         progress.begin(cell.name)
-        settled = resolved(cell, choices)
+        settled = cell.resolved(choices)
         if settled is None:
             gaps[cell.name] = "nothing met the rule by which it is chosen"
         else:
@@ -89,7 +83,7 @@ def _choose(preset: Preset, job: Job, choices: dict[str, Choice], done: JobDone,
     axis = {"lr": "learning_rate", "lambda": "spectral_lambda"}[job.kind]
     losses: dict[float, list[float]] = defaultdict(list)
     for cell in job.cells:
-        settled = resolved(cell, choices)
+        settled = cell.resolved(choices)
         if settled and settled.name in done.runs:
             losses[getattr(cell, axis)].append(read_run(work / "runs" / done.runs[settled.name]).narrow_loss)
     about = {"model": job.cells[0].model, "recipe": job.cells[0].recipe, "batch_size": job.cells[0].batch_size}

@@ -19,7 +19,8 @@ from em_bench.files import digest, read_record, sha256_file, write_record
 from em_bench.machine import machine, utc_now
 from em_bench.records import RunRecord, RunSpec, StepRecord
 from em_bench.training import adapter as adapters
-from em_bench.training import checkpoint, sittings
+from em_bench.training import checkpoint
+from em_bench.training import sessions as sittings
 from em_bench.training.base import base_for_training, load_base, model_errors
 from em_bench.training.health import FILE as FAILED
 from em_bench.training.health import Failure, TrainingFailed, disk_error

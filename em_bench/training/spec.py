@@ -8,7 +8,7 @@ from pathlib import Path
 from em_bench.files import digest
 from em_bench.records import BaseRef, DataRef, LoraSpec, RecipeRef, RunSpec
 
-_DETERMINES = ("optim", "training", "products.py", "spectral.py")
+_DETERMINES = ("optim", "training", "lora_linalg.py", "spectral.py")
 _UNSAFE = re.compile(r"[^\w.-]+")  # in a folder's name
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from em_bench.board.chain import verify
 from em_bench.cli import build
 from em_bench.errors import UserError
 from em_bench.files import digest, sha256_file, write_record
@@ -18,6 +17,7 @@ from em_bench.judging import GrammarJudge
 from em_bench.records import Generation, RunRecord
 from em_bench.scoring import score_file
 from em_bench.training import read_run, train
+from em_bench.verify.chain import verify
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import torch
 
 from em_bench.errors import UserError
 from em_bench.optim import build_optimizer, optimizer_names, resolve_recipe
+from em_bench.optim.compatibility import survey, trial
 from em_bench.optim.names import found, optimizer_class
-from em_bench.optim.trial import survey, trial
 from em_bench.records import ParamRule
 
 

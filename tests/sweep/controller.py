@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 from em_bench.records import Generation
-from em_bench.sweep.display import failures, shown
-from em_bench.sweep.engine import run_plan, wanted
+from em_bench.sweep.engine.controller_lock import controller_lock
+from em_bench.sweep.engine.display import failures, shown
+from em_bench.sweep.engine.gpu_lease import devices
+from em_bench.sweep.engine.profile import Where, where
+from em_bench.sweep.engine.snakemake_run import run_plan, wanted
+from em_bench.sweep.engine.sweep_progress import Board
 from em_bench.sweep.jobs import Cell, Job, Plan
-from em_bench.sweep.lease import devices
-from em_bench.sweep.lock import controller_lock
 from em_bench.sweep.preset import Evaluation, Lora, Preset
-from em_bench.sweep.standing import Board
-from em_bench.sweep.where import Where, where
 
 
 def sleeping_plan(jobs: int, cells: int = 2, gpus: int = 0) -> Plan:

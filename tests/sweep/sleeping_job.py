@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 from em_bench.files import write_record
+from em_bench.sweep.engine.gpu_lease import own_gpus
+from em_bench.sweep.engine.parent_death import tether
+from em_bench.sweep.job_progress import Progress
 from em_bench.sweep.jobs import JobDone, done_path, job_folder, read_order
-from em_bench.sweep.lease import own_gpus
-from em_bench.sweep.progress import Progress
-from em_bench.sweep.tether import tether
 
 seconds, work, job_id, parent = float(sys.argv[1]), Path(), sys.argv[2], int(sys.argv[3])
 tether(parent)

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from em_bench.sweep import slurm
+from em_bench.sweep.engine import slurm
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,15 @@ from em_bench.cli import build
 from em_bench.errors import UserError
 from em_bench.files import read_record
 from em_bench.records import Results, RunRecord
-from em_bench.sweep.engine import check
+from em_bench.sweep.engine.gpu_lease import devices, leased
+from em_bench.sweep.engine.profile import Where, where
+from em_bench.sweep.engine.snakemake_run import check
 from em_bench.sweep.jobs import Job
-from em_bench.sweep.lease import devices, leased
-from em_bench.sweep.where import Where, where
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from em_bench.sweep.lease import leased
+from em_bench.sweep.engine.gpu_lease import leased
 folder, n = Path(sys.argv[1]), int(sys.argv[2])
 with leased(n, ["0", "1", "2", "3"], folder) as mine:
     print(",".join(mine), flush=True)

@@ -9,9 +9,9 @@ from em_bench.errors import UserError
 from em_bench.optim import load_recipes
 from em_bench.sweep import plan as planning
 from em_bench.sweep.jobs import Job
+from em_bench.sweep.makespan import makespan
 from em_bench.sweep.plan import make_plan
 from em_bench.sweep.preset import Preset, load_preset, preset_names
-from em_bench.sweep.schedule import makespan
 
 RECIPES = ["sgd", "adam", "adamw", "lion", "muon"]
 

@@ -16,8 +16,8 @@ from test_engine import HERE, all_done, cells, processes, tries, wait_for
 from test_reproduce import MINI
 
 from em_bench.records import Results
+from em_bench.sweep.engine.slurm import arguments, prefix
 from em_bench.sweep.jobs import read_plan, read_state
-from em_bench.sweep.slurm import arguments, prefix
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"no SLURM to test with: {why_not()}")
 JOBS = 4

@@ -10,11 +10,11 @@ from controller import sleeping_plan
 from rich.console import Console
 
 from em_bench.files import write_record
-from em_bench.sweep.display import shown
-from em_bench.sweep.engine import wanted
+from em_bench.sweep.engine.display import shown
+from em_bench.sweep.engine.profile import Where
+from em_bench.sweep.engine.snakemake_run import wanted
+from em_bench.sweep.engine.sweep_progress import Board
 from em_bench.sweep.jobs import JobDone, JobState, Plan, done_path, job_folder
-from em_bench.sweep.standing import Board
-from em_bench.sweep.where import Where
 
 BASE_S, TRAIN_S = 40.0, 100.0
 

@@ -22,7 +22,7 @@ from transformers import (
 from typer.testing import CliRunner
 
 from em_bench.cli import build
-from em_bench.data.estimates import KEPT, adapter_parameters, kept_bytes, memory, step_flops
+from em_bench.data.lora_cost import KEPT, adapter_parameters, kept_bytes, memory, step_flops
 from em_bench.data.models import Shape, load_models
 from em_bench.records import LoraSpec
 from em_bench.training.adapter import add_adapter, trainable

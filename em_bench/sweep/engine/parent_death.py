@@ -27,14 +27,3 @@ def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
-
-
-if __name__ == "__main__":  # python -m em_bench.sweep.tether PARENT SNAKEMAKE-ARGUMENTS...
-    tether(int(sys.argv[1]))
-    if "--slurm-status-command" in sys.argv:
-        from em_bench.sweep.slurm import read_cancelled
-
-        read_cancelled()
-    from snakemake.cli import main
-
-    main(sys.argv[2:])

@@ -10,8 +10,8 @@ from em_bench import assets
 from em_bench.errors import UserError
 from em_bench.files import first_problem
 from em_bench.records import Record
-from em_bench.sweep.estimate import all_cores
-from em_bench.sweep.lease import devices
+from em_bench.sweep.engine.gpu_lease import devices
+from em_bench.sweep.job_time import all_cores
 
 MOST_JOBS = 100  # at once on a cluster, where the profile does not say
 OURS, SNAKEMAKES = "em_bench.yaml", "config.yaml"

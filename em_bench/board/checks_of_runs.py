@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 
-from em_bench.board import checks, rules
+from em_bench.board import rules
 from em_bench.board.benchmark import Tier
-from em_bench.board.checks import ADAPTER, Check, check, same
 from em_bench.board.entry import RUNS, Entry
 from em_bench.errors import UserError
 from em_bench.records import RunRecord
+from em_bench.verify import checks
+from em_bench.verify.checks import ADAPTER, Check, check, same
 
 
 def run_checks(entry: Entry, tier: Tier, frozen: str, now: datetime | None) -> Iterator[Check]:

@@ -19,13 +19,14 @@ from pathlib import Path
 
 from em_bench.errors import UserError
 from em_bench.files import write_record, write_text
-from em_bench.sweep import lease, lock, slurm
-from em_bench.sweep.jobs import Job, Plan, done_path, job_folder, status, write_order
-from em_bench.sweep.progress import EXECUTOR
-from em_bench.sweep.where import Where
+from em_bench.sweep.engine import controller_lock, gpu_lease, slurm
+from em_bench.sweep.engine.profile import Where
+from em_bench.sweep.engine.status import status
+from em_bench.sweep.job_progress import EXECUTOR
+from em_bench.sweep.jobs import Job, Plan, done_path, job_folder, write_order
 
 # What the Snakefile runs in the work folder, with a job's id and Snakemake's process id.
-JOB_COMMAND = (sys.executable, "-m", "em_bench.sweep.job")
+JOB_COMMAND = (sys.executable, "-m", "em_bench.sweep.engine.job_process")
 POLL_S = 0.3
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 LOG = "snakemake.log"
@@ -62,7 +63,7 @@ def run_plan(
             (job_folder(work, job) / "state.json").unlink(missing_ok=True)
         # Forking a process that holds torch is safe on Linux alone.
         fork = where.local and job_command is JOB_COMMAND and sys.platform == "linux"
-        warm = [sys.executable, "-m", "em_bench.sweep.warm"] if fork else None
+        warm = [sys.executable, "-m", "em_bench.sweep.engine.forkserver"] if fork else None
         command = _snakemake(work, where, [done_path(Path(), j) for j in jobs] if only else [])
         try:
             with _child(warm, work, lock_fd, where), _child(command, work, lock_fd, where) as snakemake:
@@ -145,7 +146,13 @@ def _snakemake(work: Path, where: Where, targets: Sequence[Path]) -> list[str]:
         arguments += ["--jobs", str(where.at_once), "--local-cores", str(where.cores)]
     if where.executor == "slurm":
         arguments += slurm.arguments(work)
-    return [sys.executable, "-m", "em_bench.sweep.tether", *arguments, *(["--", *map(str, targets)] if targets else [])]
+    return [
+        sys.executable,
+        "-m",
+        "em_bench.sweep.engine.snakemake_child",
+        *arguments,
+        *(["--", *map(str, targets)] if targets else []),
+    ]
 
 
 def _complaint(log: Path) -> str:
@@ -161,7 +168,7 @@ def _child(command: list[str] | None, work: Path, lock_fd: int, where: Where):
         yield None
         return
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    environment |= {lease.DEVICES: ",".join(where.gpus), EXECUTOR: where.executor}
+    environment |= {gpu_lease.DEVICES: ",".join(where.gpus), EXECUTOR: where.executor}
     command = [*command[:3], str(os.getpid()), *command[3:]]
     with open(work / LOG, "ab") as log:
         # Its own session: Ctrl-C reaches us alone, and we end it in order.
@@ -182,7 +189,7 @@ def _child(command: list[str] | None, work: Path, lock_fd: int, where: Where):
 
 def start_over(work: Path) -> None:
     """Empty a work folder. Raises UserError for a folder that is not one: somebody's files may be in it."""
-    found = [p for p in work.iterdir() if p.name != lock.FILE]
+    found = [p for p in work.iterdir() if p.name != controller_lock.FILE]
     if found and not (work / "plan.json").exists():
         raise UserError(f"--fresh {work}: not a work folder of em-bench (it holds no plan.json); name another --workdir")
     for path in found:

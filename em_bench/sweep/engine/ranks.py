@@ -1,16 +1,39 @@
-"""One training job on several GPUs: torchrun on this machine, or on every machine of a SLURM job, each rank tethered.
+"""A job where it belongs: in this process, or on several GPUs by torchrun on this machine or on every machine of a SLURM job.
 
-job.py -> python -m em_bench.sweep.ranks agent ... (torchrun) -> python -m em_bench.sweep.ranks rank JOB-ID, one a GPU
+job_process.py -> python -m em_bench.sweep.engine.ranks agent ... (torchrun) -> python -m em_bench.sweep.engine.ranks rank JOB-ID, one a GPU
 """
 
+import fcntl
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-from em_bench.sweep.jobs import Job
-from em_bench.sweep.tether import tether
+from em_bench.sweep.engine.job import do
+from em_bench.sweep.engine.parent_death import tether
+from em_bench.sweep.job_progress import Progress
+from em_bench.sweep.jobs import Job, job_folder, read_order, read_state
 
-_ME = [sys.executable, "-m", "em_bench.sweep.ranks"]
+_ME = [sys.executable, "-m", "em_bench.sweep.engine.ranks"]
+
+
+def run_here(job_id: str) -> int:
+    """Run a job of the current folder to its done file; returns the exit status. Its last words go to state.json and stdout."""
+    work = Path()
+    job = read_order(work, job_id).job
+    folder = job_folder(work, job)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        # A killed predecessor may need a moment to be gone; nobody else may make this job at the same time.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if job.gpus > 1 and job.kind != "evaluate":
+            code = run_ranks(job)
+            state = read_state(work, job)
+            if code and (state is None or state.status == "running"):
+                last_words = "a process of the run ended"
+                Progress(folder / "state.json", job.key, len(job.cells)).update(status="failed", error=last_words)
+            return code
+        return do(job_id)
 
 
 def run_ranks(job: Job) -> int:
@@ -23,7 +46,7 @@ def run_ranks(job: Job) -> int:
 def command(job: Job, environment: dict[str, str]) -> list[str]:
     """torchrun with one process a GPU; with more than one node in the SLURM job, one torchrun a node under srun."""
     nodes = int(environment.get("EM_BENCH_NODES", "1"))
-    script = ["-m", "em_bench.sweep.ranks", "rank", job.id]
+    script = ["-m", "em_bench.sweep.engine.ranks", "rank", job.id]
     if nodes == 1:
         return [*_ME, "agent", str(os.getpid()), "--standalone", f"--nproc-per-node={job.gpus}", *script]
     job_id = environment["SLURM_JOB_ID"]
@@ -54,6 +77,4 @@ if __name__ == "__main__":
         main(rest)
     else:
         tether(os.getppid())
-        from em_bench.sweep.job import do
-
         sys.exit(do(who))

@@ -1,8 +1,8 @@
 """Jobs without their start-up. Importing torch, PEFT and lm-eval takes a process longer than training an organism, so on one
 machine a tethered process imports them once and forks for every job that asks; the fork dies with whoever asked.
 
-    job.py  --socket WORK/.warm.sock: work folder, job id, its stdout and stderr-->  this process, which forks
-    job.py  <--------------------------- one byte: the exit status ----------------  the fork
+    job_process.py  --socket WORK/.warm.sock: work folder, job id, its stdout and stderr-->  this process, which forks
+    job_process.py  <--------------------------- one byte: the exit status ----------------  the fork
 """
 
 import os
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from em_bench.sweep.tether import tether
+from em_bench.sweep.engine.parent_death import tether
 
 SOCKET = ".warm.sock"  # used from inside the work folder: a socket's path is at most 108 characters long
 
@@ -73,9 +73,9 @@ def _end_with(asking: socket.socket) -> None:
     os._exit(1)
 
 
-if __name__ == "__main__":  # python -m em_bench.sweep.warm PARENT-PID, in the work folder
+if __name__ == "__main__":  # python -m em_bench.sweep.engine.forkserver PARENT-PID, in the work folder
     tether(int(sys.argv[1]))
-    from em_bench.sweep.job import run_here
+    from em_bench.sweep.engine.ranks import run_here
 
     def _imports() -> None:
         import em_bench.sweep.evaluating  # noqa: F401

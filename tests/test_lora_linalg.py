@@ -4,8 +4,8 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
+from em_bench.lora_linalg import SHARE, Scratch, add_product, gram, spread
 from em_bench.optim.muon import Muon
-from em_bench.products import SHARE, Scratch, add_product, gram, spread
 from em_bench.spectral import LoraPair, add_penalty_gradients
 
 
@@ -86,7 +86,7 @@ def test_openblas_has_one_thread_inside_and_as_many_as_before_outside(threads):
 @pytest.mark.parametrize("experts", [1, 2])
 def test_the_term_and_muon_are_the_same_on_any_number_of_threads(monkeypatch, experts):
     """Bit for bit: a matrix is computed whole by one thread, whichever."""
-    monkeypatch.setattr("em_bench.products.SHARE", 1)
+    monkeypatch.setattr("em_bench.lora_linalg.SHARE", 1)
     before = torch.get_num_threads()
 
     def trained(threads: int) -> list[torch.Tensor]:

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from em_bench.board import checks, rules
+from em_bench.board import rules
 from em_bench.board.benchmark import Tier
-from em_bench.board.checks import Check, check, same
 from em_bench.board.entry import EVALUATIONS, Entry, EntryCell, Evaluation
+from em_bench.verify import checks
+from em_bench.verify.checks import Check, check, same
 
 Find = Callable[[Evaluation, Path], str | None]
 

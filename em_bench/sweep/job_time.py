@@ -7,7 +7,7 @@ from math import ceil
 
 from pydantic import Field
 
-from em_bench.data.estimates import step_flops
+from em_bench.data.lora_cost import step_flops
 from em_bench.data.models import Model
 from em_bench.records import Record
 from em_bench.sweep.jobs import Cell

@@ -1,6 +1,6 @@
 """Open a tier of a benchmark version: pin what entries depend on, and measure the targets by really running the baseline.
 
-    python -m em_bench.sweep.open_tier v1 organism --submission leaderboard/submissions/adamw --work em_bench_work/open
+    python -m em_bench.board.open_tier v1 organism --submission leaderboard/submissions/adamw --work em_bench_work/open
 
 With --frontier the baseline is asked at all its checkpoints instead, and its path of loss and misaligned rate is written:
 what the board draws for comparison. The rules stay as they are.
@@ -16,6 +16,7 @@ import typer
 
 from em_bench import assets, organism
 from em_bench.board.benchmark import Target, Tier, load_benchmark
+from em_bench.board.make_entry import preset_of
 from em_bench.board.submission import read_submission
 from em_bench.data import data_ref
 from em_bench.data.models import base_path, base_ref
@@ -24,9 +25,8 @@ from em_bench.errors import UserError
 from em_bench.files import digest, write_record, write_text
 from em_bench.judging.prompts import load_prompts
 from em_bench.records import Results
-from em_bench.sweep.entry import preset_of
+from em_bench.sweep.engine.reproduce import reproduce
 from em_bench.sweep.plan import make_plan
-from em_bench.sweep.reproduce import reproduce
 
 
 def pinned(tier: Tier) -> Tier:

@@ -1,6 +1,6 @@
 """A trial of an optimiser on a small adapter: does it step on plain gradients, and does it resume exactly?
 
-`python -m em_bench.optim.trial` tries every name of pytorch_optimizer and writes em_bench/optim/names.yaml.
+`python -m em_bench.optim.compatibility` tries every name of pytorch_optimizer and writes em_bench/optim/names.yaml.
 """
 
 import io
@@ -108,5 +108,5 @@ if __name__ == "__main__":
 
     from em_bench.files import write_text
 
-    head = "# Written by `python -m em_bench.optim.trial`: what was found by running every optimiser of that version.\n"
+    head = "# Written by `python -m em_bench.optim.compatibility`: what was found by running every optimiser of that version.\n"
     write_text(Path(__file__).with_name("names.yaml"), head + yaml.safe_dump(survey(), sort_keys=False, width=120))

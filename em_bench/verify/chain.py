@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from em_bench.board import checks
-from em_bench.board.checks import ADAPTER, Check, check, same
 from em_bench.errors import UserError
 from em_bench.files import read_jsonl, read_record
 from em_bench.records import Response, ResponsesHeader, RunRecord, ScoreRecord, StepRecord, Verdict, VerdictsHeader
+from em_bench.verify import checks
+from em_bench.verify.checks import ADAPTER, Check, check, same
 
 __all__ = ["Check", "verify", "verify_evaluation", "verify_run"]
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from em_bench.sweep.jobs import Job, JobState, Status, read_done, status
-from em_bench.sweep.schedule import makespan
-from em_bench.sweep.where import Where
+from em_bench.sweep.engine.profile import Where
+from em_bench.sweep.engine.status import Status, status
+from em_bench.sweep.jobs import Job, JobState, read_done
+from em_bench.sweep.makespan import makespan
 
 UNKNOWN_S = 60.0  # a job without an estimate
 BELIEVED_S = 30.0  # of work that the estimates count for before they are corrected

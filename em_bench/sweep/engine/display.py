@@ -10,9 +10,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from em_bench.sweep.engine import tail
-from em_bench.sweep.jobs import Job, Plan, Status, job_folder, status
-from em_bench.sweep.standing import Board
+from em_bench.sweep.engine.snakemake_run import tail
+from em_bench.sweep.engine.status import Status, status
+from em_bench.sweep.engine.sweep_progress import Board
+from em_bench.sweep.jobs import Job, Plan, job_folder
 
 AGAIN = "em-bench reproduce ..."  # stands in a list of failures for the command that made it
 

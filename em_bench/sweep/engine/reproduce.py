@@ -9,14 +9,14 @@ from em_bench.data.questions import load
 from em_bench.files import read_record, sha256_file, write_record
 from em_bench.judging import make_judge
 from em_bench.records import Results
-from em_bench.sweep.display import failures, shown
-from em_bench.sweep.engine import check, run_plan, start_over, wanted
+from em_bench.sweep.engine.controller_lock import controller_lock
+from em_bench.sweep.engine.display import failures, shown
+from em_bench.sweep.engine.gpu_lease import devices
+from em_bench.sweep.engine.profile import Where
+from em_bench.sweep.engine.snakemake_run import check, run_plan, start_over, wanted
+from em_bench.sweep.engine.sweep_progress import Board
 from em_bench.sweep.jobs import Job, JobDone, Plan, done_path, job_folder, read_done
-from em_bench.sweep.lease import devices
-from em_bench.sweep.lock import controller_lock
 from em_bench.sweep.results import collect
-from em_bench.sweep.standing import Board
-from em_bench.sweep.where import Where
 
 
 @dataclass(frozen=True)
