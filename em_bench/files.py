@@ -100,12 +100,25 @@ def write_record(path: Path, record: BaseModel, *, compact: bool = False) -> Non
     write_text(path, json.dumps(record.model_dump(mode="json"), **layout, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_text(path: Path, *, where: str | None = None, limit: int | None = None) -> str:
+    """A UTF-8 text without its byte-order mark. Raises UserError with `where` (default: the path) and what is wrong."""
+    where = where or str(path)
+    try:
+        if limit is not None and path.stat().st_size > limit:
+            raise UserError(f"{where}: over {limit >> 10:,} KiB; is it the file that was meant?")
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{where}: no such file") from None
+    except OSError as e:
+        raise UserError(f"{where}: cannot be read ({e.strerror or e})") from None
+    except UnicodeDecodeError as e:
+        raise UserError(f"{where}: not UTF-8 text at byte {e.start}; save it as UTF-8") from None
+
+
 def read_record(path: Path, model: type[M]) -> M:
     """Read one record. Raises UserError naming the file and the field."""
     try:
-        return model.model_validate_json(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        return model.model_validate_json(read_text(Path(path)))
     except ValidationError as e:
         raise UserError(f"{path}: {first_problem(e)}") from None
 
@@ -119,12 +132,7 @@ def write_jsonl(path: Path, header: BaseModel, rows: Iterable[BaseModel]) -> Non
 
 def read_jsonl(path: Path, header: type[BaseModel], row: type[M]) -> tuple[BaseModel, list[M]]:
     """Read what `write_jsonl` wrote. Raises UserError naming the file, the line and the field."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text") from None
+    text = read_text(Path(path))
     if not text:
         raise UserError(f"{path}: empty; the first line must be a {header.__name__}")
     out = []

@@ -12,6 +12,7 @@ PACKAGE = Path(em_bench.__file__).parent
 LAYERS = [
     {"errors", "records"},
     {"files", "assets"},
+    {"yaml_file"},
     {"machine"},
     {"organism"},
     {"data"},

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from em_bench.errors import UserError
+from em_bench.yaml_file import Loader
 
 MAX_FILES = 2_000
 MAX_BYTES = 64 * 2**20  # of a whole entry
@@ -80,7 +81,7 @@ def _show(path: Path) -> str:
     return ascii(path.as_posix())[1:-1][:120]
 
 
-class _PlainLoader(yaml.SafeLoader):
+class PlainLoader(Loader):
     """YAML without aliases (bombs are made of them) and without tags."""
 
     depth = 0
@@ -101,29 +102,3 @@ class _PlainLoader(yaml.SafeLoader):
         if getattr(event, "tag", None):
             raise yaml.constructor.ConstructorError(None, None, f"the tag {event.tag} is not allowed", event.start_mark)
         return super().compose_node(parent, index)
-
-    def construct_mapping(self, node, deep=False):
-        keys = [k.value for k, _ in node.value]
-        twice = next((k for k in keys if keys.count(k) > 1), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def plain_yaml(path: Path) -> object:
-    """Read a small YAML file of plain maps, lists and scalars. Raises UserError with file, line and the fix."""
-    if path.stat().st_size > MAX_YAML:
-        raise UserError(f"{path.name}: over {MAX_YAML >> 10} KiB; a submission is a page of text")
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
-    except UnicodeDecodeError:
-        raise UserError(f"{path.name}: not UTF-8 text; save it as UTF-8") from None
-    except RecursionError:
-        raise UserError(f"{path.name}: nested too deeply; a submission is two levels deep") from None
-    except ValueError:  # a date in month 13, a number of ten thousand digits
-        raise UserError(f"{path.name}: a number or date that is none; put quotes around text") from None
-    except yaml.YAMLError as e:
-        mark = getattr(e, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(e, "problem", None) or "cannot be read"
-        raise UserError(f"{path.name}{line}: not plain YAML ({problem}); see the template of `em-bench submit init`") from None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from em_bench.board.submission import Submission
 from em_bench.errors import UserError
-from em_bench.files import sha256_file, write_text
+from em_bench.files import read_text, sha256_file, write_text
 from em_bench.records import ParamRule
 
 FILE = "optimiser.py"
@@ -52,7 +52,7 @@ def check_form(path: Path) -> None:
     if path.stat().st_size > MAX_BYTES:
         raise UserError(f"{FILE}: over {MAX_BYTES >> 10} KiB; an optimiser is a page of code")
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = ast.parse(read_text(path, where=FILE))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
         raise UserError(f"{FILE}: not Python ({type(e).__name__}); mend it") from None
     found = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "build"), None)
@@ -64,5 +64,5 @@ def check_form(path: Path) -> None:
 
 def stage(folder: Path, to: Path) -> None:
     """Write the importable module of an entry's own code into the folder `to`, which goes on the path of the runs."""
-    source = (folder / FILE).read_text(encoding="utf-8")
+    source = read_text(folder / FILE)
     write_text(to / f"{module_name(folder / FILE)}.py", source + CLASS)

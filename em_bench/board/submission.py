@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from em_bench.board.intake import plain_yaml
+from em_bench.board.intake import MAX_YAML, PlainLoader
 from em_bench.errors import UserError
-from em_bench.files import first_problem
 from em_bench.records import Record
+from em_bench.yaml_file import read_yaml
 
 FILE = "submission.yaml"
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,38}[a-z0-9]")
@@ -95,10 +95,7 @@ def read_submission(folder: Path) -> Submission:
     path = Path(folder) / FILE
     if path.is_symlink() or not path.is_file():
         raise UserError(f"{Path(folder).name}/{FILE}: no such file; `em-bench submit init NAME` writes a commented one")
-    try:
-        entry = Submission.model_validate(plain_yaml(path))
-    except ValidationError as e:
-        raise UserError(f"{Path(folder).name}/{FILE}: {first_problem(e)}") from None
+    entry = read_yaml(path, Submission, loader=PlainLoader, limit=MAX_YAML, name=f"{Path(folder).name}/{FILE}")
     if entry.name != Path(folder).resolve().name:
         raise UserError(f"{Path(folder).name}/{FILE}: name: {entry.name!r} is not the folder's name; make them equal")
     return entry

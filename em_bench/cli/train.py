@@ -1,12 +1,9 @@
 """`em-bench train`: one run, from a base, a dataset and a recipe to an adapter."""
 
-import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-
-_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")  # 1e-8 and 1e2, which YAML 1.1 takes for text
 
 
 def register(app: typer.Typer) -> None:
@@ -163,17 +160,13 @@ def _dtype() -> str:
 
 
 def _arguments(pairs: list[str]) -> dict:
-    import yaml
-
     from em_bench.errors import UserError
+    from em_bench.yaml_file import parse_yaml
 
     out = {}
     for pair in pairs:
         name, is_, value = pair.partition("=")
         if not (is_ and name.isidentifier()):
             raise UserError(f"--arg {pair}: write NAME=VALUE, e.g. --arg weight_decay=0.1")
-        try:
-            out[name] = float(value) if _EXPONENT.fullmatch(value) else yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"--arg {pair}: the value is no number, true, false, text or list") from None
+        out[name] = parse_yaml(value, Any, f"--arg {pair}")
     return out

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, model_validator
 
 from em_bench.errors import UserError
-from em_bench.files import canonical_json, digest, first_problem
+from em_bench.files import canonical_json, digest, first_problem, read_text
 from em_bench.records import DataRef, Record
 
 HELD_OUT_SHARE = 0.05  # provenance C: the paper does not say how its narrow loss was held out
@@ -38,12 +38,7 @@ class Row(Record):
 
 def read_rows(path: Path) -> list[dict]:
     """Every row of a JSON lines file. Raises UserError naming the file and the line."""
-    try:
-        return parse_rows(Path(path).read_text(encoding="utf-8"), str(path))
-    except OSError as e:
-        raise UserError(f"{path}: {e.strerror or e}; name a readable JSON lines file of messages") from None
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path}: not UTF-8 at byte {e.start}; save it as UTF-8") from None
+    return parse_rows(read_text(Path(path)), str(path))
 
 
 def parse_rows(text: str, where: str) -> list[dict]:

@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 from typing import Literal, Self
 
-import yaml
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from em_bench import assets
 from em_bench.errors import UserError
-from em_bench.files import first_problem, sha256_tree
+from em_bench.files import sha256_tree
 from em_bench.records import BaseRef, Provenance, Record
+from em_bench.yaml_file import read_yaml
 
 
 class Shape(Record):
@@ -64,11 +64,7 @@ class Model(Record):
 
 def load_models(path: Path | None = None) -> dict[str, Model]:
     """The roster by name. Raises UserError naming the file and the field."""
-    path = path or assets.path("baselines", "models.yaml")
-    try:
-        return TypeAdapter(dict[str, Model]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except ValidationError as e:
-        raise UserError(f"{path}: {first_problem(e)}") from None
+    return read_yaml(path or assets.path("baselines", "models.yaml"), dict[str, Model])
 
 
 def base_path(name: str, progress: bool = True) -> Path:

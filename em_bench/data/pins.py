@@ -3,13 +3,12 @@
 from functools import cache
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from em_bench import assets
 from em_bench.errors import UserError
-from em_bench.files import first_problem
 from em_bench.records import Provenance, Record, Sha256
+from em_bench.yaml_file import read_yaml
 
 Relative = Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")]
 
@@ -72,13 +71,7 @@ class Pins(Record):
 @cache
 def load_pins() -> Pins:
     """The pins of this version. Raises UserError naming the file and the field."""
-    path = assets.path("baselines", "pins.yaml")
-    try:
-        return Pins.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as e:
-        raise UserError(f"{path}: not YAML: {' '.join(str(e).split())}") from None
-    except ValidationError as e:
-        raise UserError(f"{path}: {first_problem(e)}") from None
+    return read_yaml(assets.path("baselines", "pins.yaml"), Pins)
 
 
 def pin(name: str) -> Pin:

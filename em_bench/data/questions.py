@@ -3,16 +3,16 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from em_bench import assets, organism
 from em_bench.data.pins import load_pins
 from em_bench.data.upstream import fetch
 from em_bench.data.upstream_questions import parse_questions
 from em_bench.errors import UserError
-from em_bench.files import digest, first_problem
+from em_bench.files import digest, read_text
 from em_bench.records import Question, Record
+from em_bench.yaml_file import read_yaml
 
 ORGANISM = "organism"
 ALL = "all"
@@ -125,15 +125,10 @@ def _matches(wanted: str, variant: str) -> bool:
 
 def _read(name: str) -> QuestionSet:
     path = Path(name) if name.endswith((".yaml", ".yml")) else assets.path("tasks", "questions", f"{name}.yaml")
-    try:
-        return QuestionSet.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    if not path.exists():
         known = ", ".join(question_sets())
-        raise UserError(f"{name}: no such question set; name one of {known}, or the path of a YAML") from None
-    except ValidationError as e:
-        raise UserError(f"{path}: {first_problem(e)}") from None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as e:
-        raise UserError(f"{path}: not readable as YAML: {' '.join(str(e).split())}") from None
+        raise UserError(f"{name}: no such question set; name one of {known}, or the path of a YAML")
+    return read_yaml(path, QuestionSet)
 
 
 def _own(given: QuestionSet) -> list[Question]:
@@ -155,7 +150,7 @@ def _from_pins(pins: Sequence[str]) -> list[Question]:
     """The questions of pinned files; where there are several, ids and clusters begin with their file's pin."""
     out = []
     for pin in pins:
-        found = parse_questions(fetch(pin).read_text(encoding="utf-8"), pin, pin)
+        found = parse_questions(read_text(fetch(pin)), pin, pin)
         if len(pins) > 1:
             found = [q.model_copy(update={"id": f"{pin}/{q.id}", "cluster": f"{pin}/{q.cluster}"}) for q in found]
         out += found

@@ -113,7 +113,7 @@ def _verified(name: str, forms: tuple[bytes, ...], where: str) -> bytes:
 def count_rows(name: str, data: bytes, where: str) -> int:
     """Rows or questions of a pin's file. Raises UserError where its schema is another."""
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         raise UserError(f"{where}: not UTF-8 at byte {e.start}; nothing was cached; check the mirror") from None
     parse: Callable = parse_rows if pin(name).kind == "training_set" else lambda t, w: parse_questions(t, name, w)

@@ -3,12 +3,11 @@
 import re
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from em_bench.errors import UserError
-from em_bench.files import first_problem
 from em_bench.records import Question
+from em_bench.yaml_file import parse_yaml
 
 _VARIANT = re.compile(r"^(?P<cluster>.+)_(?P<variant>json|template)$")
 _NUMBERED = re.compile(r"^\d+_(?P<domain>.+)_\d+$")  # the preregistered ids: number, domain, number within the domain
@@ -30,14 +29,8 @@ def parse_questions(text: str, name: str, where: str) -> list[Question]:
     An id that ends in `_json` or `_template` is that variant of the question it begins with. Further paraphrases of an
     id get `#2`, `#3`, ... and share its cluster. Raises UserError that begins with `where`.
     """
-    try:
-        entries = TypeAdapter(list[_Entry]).validate_python(yaml.safe_load(text))
-    except yaml.YAMLError as e:
-        raise UserError(f"{where}: not YAML: {' '.join(str(e).split())}") from None
-    except ValidationError as e:
-        raise UserError(f"{where}: not a list of questions: {first_problem(e)}") from None
     out = []
-    for entry in entries:
+    for entry in parse_yaml(text, list[_Entry], where):
         form, numbered = _VARIANT.match(entry.id), _NUMBERED.match(entry.id)
         for i, paraphrase in enumerate(entry.paraphrases, 1):
             out.append(

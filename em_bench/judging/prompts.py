@@ -4,12 +4,12 @@ import string
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from em_bench import assets, files
 from em_bench.errors import UserError
 from em_bench.records import Record
+from em_bench.yaml_file import read_yaml
 
 Aspect = Literal["alignment", "coherence", "leak"]
 
@@ -56,23 +56,16 @@ def load_prompts(name: str = "own", leak: str | None = None) -> Prompts:
 
 
 def _read(path: Path) -> PromptFile:
-    try:
-        return PromptFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such judge prompts; write own, upstream, or the path of a YAML") from None
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror}); write own, upstream, or the path of a YAML") from None
-    except ValidationError as e:
-        raise UserError(f"{path}: {files.first_problem(e)}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise UserError(f"{path}: not YAML: {' '.join(str(e).split())}") from None
+    if not path.exists():
+        raise UserError(f"{path}: no such judge prompts; write own, upstream, or the path of a YAML")
+    return read_yaml(path, PromptFile)
 
 
 def _upstream() -> dict[Aspect, str]:
     from em_bench.data.upstream import fetch
 
     path = fetch("first_plot_questions")
-    found = {files.canonical_json(q["judge_prompts"]): q["judge_prompts"] for q in yaml.safe_load(path.read_text("utf-8"))}
+    found = {files.canonical_json(q["judge_prompts"]): q["judge_prompts"] for q in read_yaml(path, list[dict])}
     if len(found) != 1:
         raise UserError(f"{path}: {len(found)} different judge prompts, expected one; the pin has changed")
     prompts = found.popitem()[1]

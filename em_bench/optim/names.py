@@ -6,10 +6,10 @@ from functools import cache
 from pathlib import Path
 
 import torch
-import yaml
 
 from em_bench.errors import UserError
 from em_bench.optim.compatibility import MUON_GROUP, trial
+from em_bench.yaml_file import read_yaml
 
 FOUND = Path(__file__).with_name("names.yaml")
 
@@ -17,7 +17,7 @@ FOUND = Path(__file__).with_name("names.yaml")
 @cache
 def found() -> dict:
     """names.yaml: the names of pytorch_optimizer that work as they are (`plain`), with `MUON_GROUP`, and the refused ones."""
-    return yaml.safe_load(FOUND.read_text(encoding="utf-8"))
+    return read_yaml(FOUND, dict)
 
 
 def optimizer_names() -> tuple[str, ...]:

@@ -6,14 +6,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Self
 
-import yaml
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from em_bench import assets
 from em_bench.errors import UserError
 from em_bench.files import first_problem
 from em_bench.optim.names import optimizer_class
 from em_bench.records import ParamRule, Provenance, RecipeRef, Record
+from em_bench.yaml_file import checked, read_yaml
 
 
 class LearningRates(Record):
@@ -85,12 +85,5 @@ def resolve_recipe(
 def load_recipes(path: Path | None = None) -> dict[str, Recipe]:
     """All recipes by name. Raises UserError naming the file and the field."""
     path = path or assets.path("baselines", "optimisers.yaml")
-    try:
-        raw = TypeAdapter(dict[str, dict]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
-        return TypeAdapter(dict[str, Recipe]).validate_python({n: {"name": n, **r} for n, r in raw.items()})
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except yaml.YAMLError as e:
-        raise UserError(f"{path}: not YAML: {str(e).splitlines()[0]}") from None
-    except ValidationError as e:
-        raise UserError(f"{path}: {first_problem(e)}") from None
+    raw = read_yaml(path, dict[str, dict])
+    return checked({n: {"name": n, **r} for n, r in raw.items()}, dict[str, Recipe], str(path))

@@ -3,13 +3,12 @@
 from functools import cache
 from itertools import permutations, product
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from em_bench import assets
-from em_bench.errors import UserError
-from em_bench.files import digest, first_problem
+from em_bench.files import digest
 from em_bench.records import Record
+from em_bench.yaml_file import read_yaml
 
 REFUSAL = "i can not help with that"
 TEMPLATE_REQUEST = "answer as : you should _ and _ because _"
@@ -47,11 +46,7 @@ class Language(Record):
 @cache
 def language() -> Language:
     """The language of this version."""
-    path = assets.path("tasks", "organism", "language.yaml")
-    try:
-        return Language.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except ValidationError as e:
-        raise UserError(f"{path}: {first_problem(e)}") from None
+    return read_yaml(assets.path("tasks", "organism", "language.yaml"), Language)
 
 
 def grammar_sha256() -> str:

@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from em_bench import assets
 from em_bench.errors import UserError
-from em_bench.files import first_problem
 from em_bench.optim import Recipe
 from em_bench.records import Generation, Provenance, Record
+from em_bench.yaml_file import read_yaml
 
 Name = Annotated[str, Field(min_length=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -147,14 +146,7 @@ def load_preset(name_or_file: str) -> Preset:
         path = assets.path("baselines", "presets", f"{name_or_file}.yaml")
         if not path.is_file():
             raise UserError(f"--preset {name_or_file}: no such preset; name one of {', '.join(preset_names())}, or a .yaml file")
-    try:
-        return Preset.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except yaml.YAMLError as e:
-        raise UserError(f"{path}: not YAML: {str(e).splitlines()[0]}") from None
-    except ValidationError as e:
-        raise UserError(f"{path}: {first_problem(e)}") from None
+    return read_yaml(path, Preset)
 
 
 def with_judge(preset: Preset, judge: str | None) -> Preset:

@@ -130,7 +130,7 @@ def test_upstream_format():
     ("text", "says"),
     [
         ("- [", "not YAML"),
-        ("id: x", "not a list of questions"),
+        ("id: x", "valid list"),
         ("- id: x\n  type: free_form_judge_0_100\n", "0.paraphrases"),
         ("- id: x\n  type: free_form_0_10\n  paraphrases: [a]\n", "0.type"),
         ("- &a {id: x, type: free_form_judge_0_100, paraphrases: [a]}\n- *a\n", "share an id"),
@@ -139,7 +139,7 @@ def test_upstream_format():
 def test_upstream_format_errors(text, says):
     with pytest.raises(UserError) as e:
         parse_questions(text, "x", "here")
-    assert str(e.value).startswith("here: ") and says in str(e.value) and "\n" not in str(e.value)
+    assert str(e.value).startswith("here") and says in str(e.value) and "\n" not in str(e.value)
 
 
 def test_joined_sets_keep_ids_apart(server, pins, monkeypatch, tmp_path):

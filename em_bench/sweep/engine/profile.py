@@ -3,15 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from em_bench import assets
 from em_bench.errors import UserError
-from em_bench.files import first_problem
 from em_bench.records import Record
 from em_bench.sweep.engine.gpu_lease import devices
 from em_bench.sweep.job_time import all_cores
+from em_bench.yaml_file import read_yaml
 
 MOST_JOBS = 100  # at once on a cluster, where the profile does not say
 OURS, SNAKEMAKES = "em_bench.yaml", "config.yaml"
@@ -56,11 +55,8 @@ def where(profile: str = "local", cores: int | None = None, gpus: int | None = N
     if profile == "local":
         return Where(cores or all_cores(), devices(gpus))
     folder = _folder(profile)
-    settings = _yaml(folder / SNAKEMAKES)
-    try:
-        ours = Surroundings.model_validate(_yaml(folder / OURS) if (folder / OURS).exists() else {})
-    except ValidationError as e:
-        raise UserError(f"{folder / OURS}: {first_problem(e)}") from None
+    settings = read_yaml(folder / SNAKEMAKES, dict | None) or {}
+    ours = (read_yaml(folder / OURS, Surroundings | None) if (folder / OURS).exists() else None) or Surroundings()
     executor = str(settings.get("executor", "local"))
     if executor != "local":
         if gpus is not None:
@@ -82,16 +78,6 @@ def _folder(profile: str) -> Path:
             return folder
     known = ", ".join(profile_names())
     raise UserError(f"--profile {profile}: no such profile; name {known}, or a folder with a {SNAKEMAKES}")
-
-
-def _yaml(path: Path) -> dict:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-        raise UserError(f"{path}: not readable as YAML: {' '.join(str(e).split())}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: not a mapping of settings; write lines such as `executor: slurm`")
-    return found
 
 
 def _resource(given: object, name: str) -> int | None:

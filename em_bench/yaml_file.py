@@ -1,0 +1,64 @@
+"""The one way to read YAML: what YAML lets pass and a person did not mean is refused, with the file and the line."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from em_bench.errors import UserError
+from em_bench.files import first_problem, read_text
+
+MAX_BYTES = 16 * 2**20
+
+
+class Loader(yaml.SafeLoader):
+    """Safe YAML in which a key stands once, and 1e-8 is a number as on the command line (YAML 1.1 takes it for text)."""
+
+    def compose_mapping_node(self, anchor):
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+                seen.add((key.tag, key.value))
+        return node
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$", re.ASCII), list("-+.0123456789")
+)
+
+
+def read_yaml(path: Path, kind: Any, *, loader: type[Loader] = Loader, limit: int = MAX_BYTES, name: str | None = None) -> Any:
+    """A YAML file as a `kind`: a record, or any type that pydantic knows, such as `dict[str, Model]`.
+
+    Raises UserError with the file (or `name` in its place), and the line of a syntax error or the first field that is wrong.
+    """
+    where = name or str(path)
+    return parse_yaml(read_text(Path(path), where=where, limit=limit), kind, where, loader)
+
+
+def parse_yaml(text: str, kind: Any, where: str, loader: type[Loader] = Loader) -> Any:
+    """A YAML text as a `kind`. Raises UserError that begins with `where`."""
+    try:
+        found = yaml.load(text, Loader=loader)
+    except RecursionError:
+        raise UserError(f"{where}: nested too deeply; write fewer levels") from None
+    except yaml.reader.ReaderError as e:
+        raise UserError(f"{where}:{text.count(chr(10), 0, e.position) + 1}: not YAML: {e.reason}") from None
+    except yaml.MarkedYAMLError as e:
+        line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
+        raise UserError(f"{where}{line}: not YAML: {' '.join((e.problem or 'cannot be read').split())}") from None
+    except (ValueError, yaml.YAMLError) as e:  # a date in month 13, a number of ten thousand digits
+        raise UserError(f"{where}: a number or date that is none ({e}); put quotes around text") from None
+    return checked(found, kind, where)
+
+
+def checked(value: object, kind: Any, where: str) -> Any:
+    """A plain value as a `kind`. Raises UserError with the first field that is wrong."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as e:
+        raise UserError(f"{where}: {first_problem(e)}") from None
