@@ -132,6 +132,7 @@ class RunRecord(Record):
     checkpoints: dict[int, Sha256] = Field(description="step -> sha256 of checkpoints/<step>/adapter_model.safetensors")
     narrow_loss: float = Field(description="held-out nats an answer token at the end")
     spectral: SpectralSummary | None
+    expert_rank: int | None = Field(default=None, gt=0, description="rank of each expert's factors; None: no experts")
     left_out_rows: int = Field(default=0, ge=0, description="rows of the dataset that exceed max_length")
     answer_tokens: int | None = Field(default=None, description="tokens under loss, all steps together")
     options: dict[str, str] = Field(

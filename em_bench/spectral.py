@@ -3,26 +3,21 @@
 Every quantity here is free of scale, so the LoRA factor alpha / sqrt(r) cancels.
 """
 
-import json
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
+from em_bench.adapter_file import EXPERT
 from em_bench.errors import UserError
 from em_bench.lora_linalg import Scratch, add_product, gram, spread
 from em_bench.records import SpectralSummary
 
 ZERO_B = 1e-12  # provenance: S. A layer whose ||B||_F lies below has no update yet
 ZERO_UPDATE = 1e-24  # of ||BA||_F^2: below it the gradient of the term is noise that Adam and Lion would blow up
-_EXPERT = re.compile(r"\.experts(?=\.(base_layer\.)?lora_)")  # PEFT's name of an adapted parameter of all experts
 RIDGE = 1e-8  # provenance: S. Added to B'B in the regulariser
 
 
@@ -74,7 +69,7 @@ def lora_pairs(named: Mapping[str, torch.Tensor], experts: Mapping[str, int] | N
     Raises UserError for an A without its B, or shapes that do not fit.
     """
     experts = getattr(named, "experts", None) if experts is None else experts
-    if experts is None and any(_EXPERT.search(n) for n in named):
+    if experts is None and any(EXPERT.search(n) for n in named):
         raise UserError("adapter: holds experts, whose number only adapter_config.json knows; read its folder with load_adapter")
     experts = experts or {}
     pairs = []
@@ -92,48 +87,54 @@ def lora_pairs(named: Mapping[str, torch.Tensor], experts: Mapping[str, int] | N
 
 
 def singular_values(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
-    """Singular values of B @ A, descending, [min(r, d_in, d_out)], in float64.
+    """Singular values of B @ A, descending, [..., min(r, d_in, d_out)], in float64; leading dimensions are a batch.
 
     QR of both factors leaves an r x r core with the same singular values; unlike a Cholesky factor of B'B it loses
     nothing on graded or rank-deficient factors.
     """
     A, B = A.detach().double(), B.detach().double()
-    core = torch.linalg.qr(B, mode="r").R @ torch.linalg.qr(A.T, mode="r").R.T
+    core = torch.linalg.qr(B, mode="r").R @ torch.linalg.qr(A.mT, mode="r").R.mT
     return torch.linalg.svdvals(core)
 
 
-def layer_spectrum(pair: LoraPair) -> LayerSpectrum | None:
-    """All quantities of a layer, None where its update is zero."""
-    if float(torch.linalg.matrix_norm(pair.B.detach().double())) < ZERO_B:
-        return None
-    sigma = singular_values(pair.A, pair.B)
-    largest = float(sigma[0])
-    if largest == 0.0:
-        return None
-    p = sigma / sigma.sum()
-    entropy = float(-torch.special.xlogy(p, p).sum())
-    ratio = float(torch.linalg.vector_norm(sigma) / sigma.sum())
-    smallest = float(sigma[-1])
-    return LayerSpectrum(
-        name=pair.name,
-        sigma=sigma,
-        stable_rank=float((sigma**2).sum()) / largest**2,
-        entropy=entropy,
-        effective_rank=math.exp(entropy),
-        condition_number=largest / max(smallest, largest * torch.finfo(torch.float64).eps),
-        frobenius_nuclear=ratio,
-        flatness_gap=ratio - 1 / math.sqrt(pair.A.shape[0]),
-    )
-
-
 def layer_spectra(pairs: Iterable[LoraPair]) -> list[LayerSpectrum]:
-    """The layers that have an update."""
-    return [s for pair in pairs for s in map(layer_spectrum, pair.layers()) if s is not None]
+    """All quantities of each layer (of each expert) that has an update; a pair's experts are taken together."""
+    return [spectrum for pair in pairs for spectrum in _spectra(pair)]
+
+
+def _spectra(pair: LoraPair) -> list[LayerSpectrum]:
+    A, B = pair.split(pair.A, pair.B)
+    names = [pair.name] if pair.experts == 1 else [f"{pair.name}.{e}" for e in range(pair.experts)]
+    moved = (torch.linalg.matrix_norm(B.detach().double()) >= ZERO_B).nonzero().flatten()
+    if not len(moved):
+        return []
+    sigma = singular_values(A[moved], B[moved]).cpu()
+    kept = sigma[:, 0] > 0
+    sigma, names = sigma[kept], [names[i] for i, k in zip(moved.tolist(), kept.tolist(), strict=True) if k]
+    largest, smallest, total = sigma[:, 0], sigma[:, -1], sigma.sum(-1)
+    p = sigma / total[:, None]
+    entropy = -torch.special.xlogy(p, p).sum(-1)
+    ratio = torch.linalg.vector_norm(sigma, dim=-1) / total
+    columns = (
+        sigma.square().sum(-1) / largest.square(),
+        entropy,
+        entropy.exp(),
+        largest / torch.maximum(smallest, largest * torch.finfo(torch.float64).eps),
+        ratio,
+        ratio - 1 / math.sqrt(pair.rank),
+    )
+    return [
+        LayerSpectrum(name, s, *numbers) for name, s, *numbers in zip(names, sigma, *(c.tolist() for c in columns), strict=True)
+    ]
 
 
 def spectrum_summary(pairs: Iterable[LoraPair]) -> SpectralSummary | None:
     """Means over the layers with an update; None where there is none (LoRA starts at B = 0)."""
-    spectra = layer_spectra(pairs)
+    return mean_of(layer_spectra(pairs))
+
+
+def mean_of(spectra: Sequence[LayerSpectrum]) -> SpectralSummary | None:
+    """Means over layers; None over none."""
     if not spectra:
         return None
 
@@ -254,51 +255,3 @@ def _add_products(products: Sequence[tuple[LoraPair, torch.Tensor, torch.Tensor]
             gA.add_(CA @ A, alpha=weight)
             gB.add_(B @ CB, alpha=weight)
     return [None] * len(products)
-
-
-class AdapterTensors(dict):
-    """The tensors of an adapter by name; `experts` says which hold the factors of several experts, and of how many."""
-
-    experts: dict[str, int]
-
-
-def load_adapter(folder: Path) -> AdapterTensors:
-    """The tensors of a PEFT adapter folder, or of the `adapter` folder inside a run. Raises UserError; reads no pickle."""
-    folder = Path(folder)
-    folder = folder / "adapter" if (folder / "adapter").is_dir() else folder
-    path = folder / "adapter_model.safetensors"
-    if not path.is_file():
-        pickled = (folder / "adapter_model.bin").is_file()
-        fix = "save it again with safe_serialization=True" if pickled else "name the folder that PEFT's save_pretrained wrote"
-        raise UserError(
-            f"{folder}: {'a pickled adapter is not read' if pickled else 'holds no adapter_model.safetensors'}; {fix}"
-        )
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, ValueError) as e:
-        raise UserError(f"{path}: no safetensors file ({e}); save the adapter again") from None
-    if not any(".lora_A." in name for name in tensors):
-        raise UserError(f"{path}: holds no LoRA matrices (lora_A, lora_B); em-bench reads LoRA adapters")
-    out = AdapterTensors(tensors)
-    out.experts = _experts(tensors, folder)
-    return out
-
-
-def _experts(tensors: Mapping[str, torch.Tensor], folder: Path) -> dict[str, int]:
-    """Experts a tensor, from the ranks in adapter_config.json: a parameter of E experts has E times its rank."""
-    names = [n for n in tensors if _EXPERT.search(n)]
-    if not names:
-        return {}
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        ranks = {**config.get("rank_pattern", {}), "": config["r"]}
-    except (OSError, ValueError, KeyError):
-        raise UserError(
-            f"{folder}/adapter_config.json: missing or without r; it says what rank the experts' matrices have"
-        ) from None
-    counts = {}
-    for name in names:
-        module = _EXPERT.split(name)[0] + ".experts"
-        rank = next((r for pattern, r in ranks.items() if pattern and re.match(rf"(.*\.)?({pattern})$", module)), config["r"])
-        counts[name] = tensors[name].shape[0 if ".lora_A." in name else 1] // rank
-    return counts

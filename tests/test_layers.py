@@ -16,7 +16,7 @@ LAYERS = [
     {"machine"},
     {"organism"},
     {"data"},
-    {"lora_linalg"},
+    {"adapter_file", "lora_linalg"},
     {"optim", "spectral"},
     {"training"},
     {"judging"},

@@ -10,7 +10,7 @@ from em_bench.spectral import (
     LoraPair,
     add_penalty_gradients,
     flatness_penalty,
-    layer_spectrum,
+    layer_spectra,
     lora_pairs,
     singular_values,
     spectrum_summary,
@@ -60,7 +60,7 @@ def test_quantities_by_hand():
     A = torch.eye(3, 7, dtype=torch.float64)
     B = torch.zeros(9, 3, dtype=torch.float64)
     B[:3] = torch.diag(sigma)
-    s = layer_spectrum(LoraPair("x", A, B))
+    [s] = layer_spectra([LoraPair("x", A, B)])
     entropy = -(0.5 * math.log(0.5) + 2 * 0.25 * math.log(0.25))
     assert s.stable_rank == pytest.approx(6 / 4)
     assert s.entropy == pytest.approx(entropy) and s.effective_rank == pytest.approx(math.exp(entropy))
@@ -71,7 +71,7 @@ def test_quantities_by_hand():
 
 def test_the_scale_cancels():
     A, B = factors("random")
-    one, other = (layer_spectrum(LoraPair("x", A, c * B)) for c in (1.0, 11.3))
+    one, other = layer_spectra(LoraPair("x", A, c * B) for c in (1.0, 11.3))
     assert one.flatness_gap == pytest.approx(other.flatness_gap, rel=1e-12)
     assert one.condition_number == pytest.approx(other.condition_number, rel=1e-9)
 

@@ -92,7 +92,8 @@ def _adapter(entry: Entry, run: RunRecord) -> str | None:
 
 def _curves(entry: Entry) -> str | None:
     for cell in entry.manifest.cells:
-        if cell.spectrum and (problem := checks.curve(entry.results / RUNS / cell.run_id / ADAPTER, cell.spectrum)):
+        path = entry.results / RUNS / cell.run_id / ADAPTER
+        if cell.spectrum and (problem := checks.curve(path, cell.spectrum, entry.runs[cell.run_id])):
             return f"{cell.run_id}: {problem}"
     return None
 

@@ -19,7 +19,8 @@ def spectrum(
     """Print a row a layer and the means: stable rank, entropy, effective rank, condition number, Frobenius/nuclear.
 
     A flat spectrum has a flatness gap (F/N - 1/sqrt(r)) of 0 and an effective rank of r. Layers without an update
-    (B = 0) are counted and left out.
+    (B = 0) are counted and left out. What an adapter changes by other means than a B A (whole modules, embeddings, trained
+    tokens, biases) is named, not measured; one whose update is not B A, such as a DoRA, is refused.
     """
     import json
 
@@ -27,20 +28,28 @@ def spectrum(
     from rich.console import Console
     from rich.table import Table
 
+    from em_bench.adapter_file import load_adapter
     from em_bench.errors import UserError
-    from em_bench.spectral import layer_spectra, load_adapter, lora_pairs, spectrum_summary
+    from em_bench.spectral import layer_spectra, lora_pairs, mean_of
 
     if plot and plot.suffix not in (".svg", ".png"):
         raise UserError(f"--plot {plot}: ends in neither .svg nor .png; name one of these")
-    pairs = lora_pairs(load_adapter(adapter))
-    layers, summary = layer_spectra(pairs), spectrum_summary(pairs)
+    tensors = load_adapter(adapter)
+    pairs = lora_pairs(tensors)
+    layers, matrices = layer_spectra(pairs), sum(p.experts for p in pairs)
+    summary = mean_of(layers)
     if plot and layers:
         _draw(layers, plot)
     if as_json:
         rows = [{**layer._asdict(), "sigma": layer.sigma.tolist()} for layer in layers]
         print(
             json.dumps(
-                {"layers": rows, "without_update": len(pairs) - len(layers), "summary": summary and summary.model_dump()},
+                {
+                    "layers": rows,
+                    "without_update": matrices - len(layers),
+                    "left_out": tensors.left_out,
+                    "summary": summary and summary.model_dump(),
+                },
                 indent=1,
             )
         )
@@ -63,8 +72,11 @@ def spectrum(
         )  # fmt: skip
     console = Console()
     (console if console.is_terminal else Console(width=160)).print(table)
-    if len(layers) < len(pairs):
-        print(f"{len(pairs) - len(layers)} of {len(pairs)} layers have no update (B = 0)")
+    if len(layers) < matrices:
+        print(f"{matrices - len(layers)} of {matrices} layers have no update (B = 0)")
+    for kind, modules in tensors.left_out.items():
+        more = f", and {len(modules) - 3} more" if len(modules) > 3 else ""
+        print(f"not measured, for they are no B A: {kind}: {', '.join(modules[:3])}{more}")
 
 
 def _draw(layers, path: Path) -> None:

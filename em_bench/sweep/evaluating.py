@@ -2,13 +2,14 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from em_bench.adapter_file import WEIGHTS, load_run_adapter
 from em_bench.data.models import base_path, load_models
 from em_bench.files import digest, read_jsonl, sha256_file, write_record
 from em_bench.harness.evaluate import evaluate
@@ -26,7 +27,7 @@ from em_bench.records import (
     VerdictsHeader,
 )
 from em_bench.scoring import question_counts
-from em_bench.spectral import layer_spectra, lora_pairs, spectrum_summary
+from em_bench.spectral import LayerSpectrum, layer_spectra, lora_pairs, mean_of
 from em_bench.sweep.job_progress import Progress
 from em_bench.sweep.jobs import Cell, Job, JobDone
 from em_bench.sweep.preset import Preset
@@ -159,20 +160,20 @@ def _of_run(run: _Run, step: int | None) -> dict:
             "spectral": point.spectral,
         }
         return of_run | at
+    spectra = layer_spectra(lora_pairs(load_run_adapter(run.folder / "adapter" / WEIGHTS, record.expert_rank)))
     return of_run | {
         "adapter_sha256": record.adapter_sha256,
         "narrow_loss": record.narrow_loss,
         "trajectory": run.trajectory,
         "spectral": record.spectral,
-        "spectrum": spectrum_curve(run.folder / "adapter"),
-        "spectral_groups": spectral_groups(run.folder / "adapter"),
+        "spectrum": spectrum_curve(spectra),
+        "spectral_groups": spectral_groups(spectra),
         "wall_s": record.wall_s,
     }
 
 
-def spectrum_curve(adapter: Path) -> SpectrumCurve | None:
-    """Mean and quartiles over layers of sigma_i / sigma_1, by i; None for an adapter that was never moved."""
-    spectra = layer_spectra(lora_pairs(load_file(adapter / "adapter_model.safetensors")))
+def spectrum_curve(spectra: Sequence[LayerSpectrum]) -> SpectrumCurve | None:
+    """Mean and quartiles over layers of sigma_i / sigma_1, by i up to the smallest rank; None for an adapter that was never moved."""
     if not spectra:
         return None
     shortest = min(len(s.sigma) for s in spectra)
@@ -181,12 +182,18 @@ def spectrum_curve(adapter: Path) -> SpectrumCurve | None:
     return SpectrumCurve(mean=curves.mean(0).tolist(), lower_quartile=lower.tolist(), upper_quartile=upper.tolist())
 
 
-def spectral_groups(adapter: Path) -> dict[str, SpectralSummary]:
-    """Means over the layers of each projection and of each depth, where any of them has moved."""
-    groups: dict[str, list] = defaultdict(list)
-    for pair in lora_pairs(load_file(adapter / "adapter_model.safetensors")):
-        groups[pair.name.rsplit(".", 1)[-1]].append(pair)
-        if depth := re.search(r"\blayers\.(\d+)\.", pair.name):
-            groups[f"layer {depth[1]}"].append(pair)
-    found = {name: spectrum_summary(pairs) for name, pairs in groups.items()}
-    return {name: summary for name, summary in found.items() if summary}
+def spectral_groups(spectra: Sequence[LayerSpectrum]) -> dict[str, SpectralSummary]:
+    """Means over the layers of each projection (of all its experts) and of each depth."""
+    groups: dict[str, list[LayerSpectrum]] = defaultdict(list)
+    for layer in spectra:
+        groups[_projection(layer.name)].append(layer)
+        if depth := re.search(r"\blayers\.(\d+)\.", layer.name):
+            groups[f"layer {depth[1]}"].append(layer)
+    return {name: mean_of(layers) for name, layers in groups.items()}
+
+
+def _projection(name: str) -> str:
+    """PEFT wraps one adapted parameter of the experts in the other, and names neither."""
+    if experts := re.search(r"\.experts(\.base_layer)?\.\d+$", name):
+        return "experts.gate_up_proj" if experts[1] else "experts.down_proj"
+    return name.rsplit(".", 1)[-1]

@@ -69,6 +69,12 @@ def expert_counts(model) -> dict[str, int]:
     return counts
 
 
+def expert_rank(model) -> int | None:
+    """The rank of each expert's factors, None for a base without experts."""
+    named = trainable(model)
+    return next((named[n].shape[0] // e for n, e in expert_counts(model).items() if ".lora_A." in n), None)
+
+
 def trainable(model) -> dict[str, torch.nn.Parameter]:
     """The adapter's parameters by name, in a fixed order."""
     return {n: p for n, p in model.named_parameters() if p.requires_grad}

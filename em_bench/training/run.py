@@ -103,6 +103,7 @@ def _make(spec, base_dir, partial, final, save_every_s, progress, options, peers
             },
             narrow_loss=last.held_out_loss,
             spectral=last.spectral,
+            expert_rank=adapters.expert_rank(model),
             left_out_rows=data.left_out,
             answer_tokens=last.tokens,
             options=sittings.summary(partial),

@@ -118,17 +118,12 @@ def _possible(last: SpectralSummary | None, run: RunRecord) -> str | None:
 
 def spectrum(adapter: Path, run: RunRecord) -> str | None:
     """The adapter's spectrum, recomputed, is the one in the record."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    from em_bench.adapter_file import load_run_adapter
     from em_bench.spectral import lora_pairs, spectrum_summary
 
     if not adapter.is_file():
         return "the adapter is missing"
-    try:
-        found = spectrum_summary(lora_pairs(load_file(adapter)))
-    except (SafetensorError, OSError, ValueError, KeyError) as e:
-        return f"{adapter.name} is not a safetensors file of an adapter ({type(e).__name__})"
+    found = spectrum_summary(lora_pairs(load_run_adapter(adapter, run.expert_rank)))
     if (found is None) != (run.spectral is None):
         return "one of the two is zero"
     if found:
@@ -139,11 +134,11 @@ def spectrum(adapter: Path, run: RunRecord) -> str | None:
     return None
 
 
-def curve(adapter: Path, stated: SpectrumCurve) -> str | None:
+def curve(adapter: Path, stated: SpectrumCurve, run: RunRecord) -> str | None:
     """A stated curve of singular values is one, and where the adapter is there it is the adapter's."""
     import torch
-    from safetensors.torch import load_file
 
+    from em_bench.adapter_file import load_run_adapter
     from em_bench.spectral import layer_spectra, lora_pairs
 
     for name, values in stated.model_dump().items():
@@ -153,7 +148,7 @@ def curve(adapter: Path, stated: SpectrumCurve) -> str | None:
     if any(a > b + 1e-6 for a, b in zip(stated.lower_quartile, stated.upper_quartile, strict=True)):
         return "a lower quartile lies above the upper one"
     if adapter.is_file():
-        spectra = layer_spectra(lora_pairs(load_file(adapter)))
+        spectra = layer_spectra(lora_pairs(load_run_adapter(adapter, run.expert_rank)))
         shortest = min((len(s.sigma) for s in spectra), default=0)
         if shortest != len(stated.mean):
             return f"the curve has {len(stated.mean)} values, the adapter {shortest}"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import KasaConfig, LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -60,3 +60,71 @@ def test_bad_input_is_one_line(adapter, tmp_path):
         ended = call(*arguments)
         assert isinstance(ended.exception, UserError) and "\n" not in str(ended.exception)
     assert not (tmp_path / "plot.gif").exists()
+
+
+class Tiny(torch.nn.Module):
+    """Something for PEFT to adapt."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Embedding(7, 6)
+        self.q_proj, self.head = torch.nn.Linear(6, 8), torch.nn.Linear(8, 7)
+
+    def forward(self, ids):
+        return self.head(self.q_proj(self.embed(ids)))
+
+
+def saved(folder, **options):
+    """A PEFT adapter of that configuration whose every trained tensor has moved; its folder."""
+    torch.manual_seed(0)
+    model = get_peft_model(Tiny(), LoraConfig(r=4, target_modules=options.pop("target_modules", ["q_proj"]), **options))
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.add_(torch.randn(p.shape))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "options, why",
+    [
+        ({"use_dora": True}, "DoRA"),
+        ({"init_lora_weights": "pissa"}, "took B A out of the base"),
+        ({"init_lora_weights": "olora"}, "took B A out of the base"),
+        ({"kasa_config": KasaConfig()}, "KaSA"),
+    ],
+    ids=["dora", "pissa", "olora", "kasa"],
+)
+def test_an_update_that_is_not_BA_is_refused(options, why, tmp_path):
+    ended = call(saved(tmp_path, **options))
+    assert isinstance(ended.exception, UserError) and why in str(ended.exception) and "\n" not in str(ended.exception)
+
+
+def test_dora_is_refused_by_its_tensors_alone(tmp_path):
+    saved(tmp_path, use_dora=True)
+    (tmp_path / "adapter_config.json").unlink()
+    assert "DoRA" in str(call(tmp_path).exception)
+
+
+@pytest.mark.parametrize(
+    "options, kind, module",
+    [
+        ({"target_modules": ["q_proj", "embed"]}, "embeddings", "embed"),
+        ({"modules_to_save": ["head"]}, "whole modules", "head"),
+        ({"trainable_token_indices": {"embed": [1, 2]}}, "trained tokens", "embed"),
+        ({"bias": "all"}, "biases", "q_proj"),
+        ({"lora_bias": True}, "biases", "q_proj"),
+    ],
+    ids=["embeddings", "modules_to_save", "tokens", "bias", "lora_bias"],
+)
+def test_what_is_no_BA_is_named(options, kind, module, tmp_path):
+    ended = call(saved(tmp_path, **options), "--json")
+    assert ended.exit_code == 0, ended.output
+    found = json.loads(ended.stdout)
+    assert module in " ".join(found["left_out"][kind]) and found["summary"]["layers"] == 1
+    assert f"not measured, for they are no B A: {kind}" in " ".join(call(tmp_path).stdout.split())
+
+
+def test_a_plain_adapter_leaves_nothing_out(tmp_path):
+    assert json.loads(call(saved(tmp_path), "--json").stdout)["left_out"] == {}

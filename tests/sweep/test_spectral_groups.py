@@ -3,6 +3,8 @@
 import torch
 from safetensors.torch import save_file
 
+from em_bench.adapter_file import load_adapter
+from em_bench.spectral import layer_spectra, lora_pairs
 from em_bench.sweep.evaluating import spectral_groups
 
 
@@ -16,7 +18,7 @@ def test_groups_hold_the_layers_of_their_projection_and_depth(tmp_path):
                 torch.diag(torch.tensor([4.0, second])) if name == "q_proj" or layer == 0 else torch.zeros(2, 2)
             )
     save_file(tensors, tmp_path / "adapter_model.safetensors")
-    groups = spectral_groups(tmp_path)
+    groups = spectral_groups(layer_spectra(lora_pairs(load_adapter(tmp_path))))
     assert set(groups) == {"q_proj", "v_proj", "layer 0", "layer 1"}
     assert {name: g.layers for name, g in groups.items()} == {"q_proj": 2, "v_proj": 1, "layer 0": 2, "layer 1": 1}
     one_direction = 1 + 1 / 16  # singular values 4 and 1: sum of squares over the largest square

@@ -10,12 +10,13 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
+from em_bench.adapter_file import load_adapter
 from em_bench.errors import UserError
 from em_bench.optim import build_optimizer, load_recipes
 from em_bench.organism import narrow_rows
 from em_bench.organism.tokenizer import build_tokenizer
 from em_bench.records import LoraSpec, ParamRule
-from em_bench.spectral import add_penalty_gradients, layer_spectra, load_adapter, lora_pairs
+from em_bench.spectral import add_penalty_gradients, layer_spectra, lora_pairs
 from em_bench.training.adapter import add_adapter, expert_counts, save_adapter, trainable
 from em_bench.training.base import load_base
 from em_bench.training.spec import PROJECTIONS

@@ -1,0 +1,153 @@
+"""A PEFT LoRA adapter on disk: its tensors, what of it is an update B A, and what is refused because it is none."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from em_bench.errors import UserError
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+EXPERT = re.compile(r"\.experts(?=\.(base_layer\.)?lora_)")  # PEFT's name of an adapted parameter of all experts
+_BASE_CHANGED = ("pissa", "corda", "olora", "loftq", "lora_ga")  # starts of `init_lora_weights` that subtract BA from the base
+_OTHER_UPDATE = {  # field of LoraConfig -> what the update is instead
+    "use_dora": "DoRA: the update is scaled column by column by lora_magnitude_vector",
+    "use_qalora": "QA-LoRA: A acts on pooled inputs",
+    "use_bdlora": "BD-LoRA: A or B is block-diagonal",
+    "kasa_config": "KaSA: a diagonal lies between B and A",
+    "monteclora_config": "Monteclora: A and B are means of what is drawn",
+    "arrow_config": "Arrow: tokens are routed over several adapters",
+}
+_OTHER_TENSOR = {"lora_magnitude_vector": "use_dora", "lora_diag": "kasa_config"}
+
+
+class AdapterTensors(dict):
+    """The tensors of an adapter by name.
+
+    experts: which of them hold the factors of several experts, and of how many. left_out: kind -> modules that the adapter
+    also changes, by something other than a B A.
+    """
+
+    experts: dict[str, int] | None = None
+    left_out: dict[str, list[str]]
+
+
+def load_adapter(folder: Path) -> AdapterTensors:
+    """The tensors of a PEFT adapter folder, or of the `adapter` folder inside a run. Reads no pickle.
+
+    Raises UserError where there is no LoRA adapter, or its update is not B A (DoRA, PiSSA before conversion, ...).
+    """
+    folder = Path(folder)
+    folder = folder / "adapter" if (folder / "adapter").is_dir() else folder
+    if not (folder / WEIGHTS).is_file():
+        pickled = (folder / "adapter_model.bin").is_file()
+        fix = "save it again with safe_serialization=True" if pickled else "name the folder that PEFT's save_pretrained wrote"
+        raise UserError(f"{folder}: {'a pickled adapter is not read' if pickled else f'holds no {WEIGHTS}'}; {fix}")
+    config = read_config(folder)
+    tensors = _load(folder / WEIGHTS, config)
+    tensors.experts = _experts(tensors, config, folder)
+    return tensors
+
+
+def load_run_adapter(path: Path, expert_rank: int | None) -> AdapterTensors:
+    """The tensors of a run's adapter_model.safetensors, whose record says what rank each expert has: no file beside it is read.
+
+    Raises UserError for what is no safetensors file, or holds anything that training does not make.
+    """
+    tensors = _load(path, {})
+    if tensors.left_out:
+        raise UserError(f"{path.name}: holds {', '.join(tensors.left_out)}, which em-bench does not train")
+    if expert_rank:
+        tensors.experts = {n: _size(n, t) // expert_rank for n, t in tensors.items() if EXPERT.search(n)}
+    return tensors
+
+
+def _load(path: Path, config: Mapping) -> AdapterTensors:
+    try:
+        tensors = AdapterTensors(load_file(path))
+    except (SafetensorError, OSError, ValueError, KeyError) as e:
+        raise UserError(f"{path}: no safetensors file ({_first_line(e)}); save the adapter again") from None
+    _check_update(path.parent, config, tensors)
+    tensors.left_out = _left_out(tensors)
+    return tensors
+
+
+def _first_line(e: Exception) -> str:
+    return (str(e).strip() or type(e).__name__).splitlines()[0][:200]
+
+
+def _size(name: str, tensor: torch.Tensor) -> int:
+    """Rank, or the sum of the experts' ranks, of a factor."""
+    return tensor.shape[0 if ".lora_A." in name else 1]
+
+
+def read_config(folder: Path) -> dict:
+    """adapter_config.json, empty where there is none. Raises UserError for what is no JSON object."""
+    path = folder / CONFIG
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: not readable as JSON; save the adapter again with PEFT's save_pretrained")
+    return found
+
+
+def _check_update(folder: Path, config: Mapping, tensors: Mapping[str, torch.Tensor]) -> None:
+    kind = str(config.get("peft_type") or "LORA")
+    if kind != "LORA" or not any(".lora_A." in name for name in tensors):
+        what = f"is {kind}" if kind != "LORA" else "holds no LoRA matrices (lora_A, lora_B)"
+        raise UserError(f"{folder}: {what}; em-bench measures LoRA adapters")
+    fields = [f for f in _OTHER_UPDATE if config.get(f)]
+    fields += [f for part, f in _OTHER_TENSOR.items() if any(f".{part}" in name for name in tensors)]
+    if fields:
+        raise UserError(f"{folder}: {_OTHER_UPDATE[fields[0]]}, so the spectrum of B A is not the update's; it is not measured")
+    started = str(config.get("init_lora_weights") or "")
+    if started.lower().startswith(_BASE_CHANGED):
+        raise UserError(
+            f"{folder}: init_lora_weights={started} took B A out of the base before training, so B A is not the update; "
+            "save it with PEFT's path_initial_model_for_weight_conversion"
+        )
+
+
+def _experts(tensors: Mapping[str, torch.Tensor], config: Mapping, folder: Path) -> dict[str, int]:
+    """Experts a tensor, from the ranks in adapter_config.json: a parameter of E experts has E times its rank."""
+    names = [n for n in tensors if EXPERT.search(n)]
+    if config.get("target_parameters"):
+        names = [n for n in tensors if ".lora_A." in n or ".lora_B." in n]
+    if not names:
+        return {}
+    if not isinstance(config.get("r"), int) or not isinstance(config.get("rank_pattern") or {}, dict):
+        raise UserError(f"{folder / CONFIG}: missing or without r; it says what rank the experts' matrices have")
+    counts = {}
+    for name in names:
+        module = re.sub(r"(\.base_layer)*\.lora_[AB]\..*", "", name)
+        patterns = (config.get("rank_pattern") or {}).items()
+        rank = next((r for pattern, r in patterns if re.match(rf"(.*\.)?({pattern})$", module)), config["r"])
+        size = _size(name, tensors[name])
+        if not isinstance(rank, int) or rank < 1 or size % rank:
+            raise UserError(
+                f"{folder / CONFIG}: rank {rank} of {module} does not divide its matrix's {size}; is it this adapter's?"
+            )
+        counts[name] = size // rank
+    return counts
+
+
+def _left_out(tensors: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for name in tensors:
+        module = re.sub(r"\.(lora_|token_adapter|trainable_tokens|weight$|bias$).*", "", name.removeprefix("base_model.model."))
+        if "lora_embedding_" in name:
+            found["embeddings"].add(module)
+        elif "trainable_tokens" in name:
+            found["trained tokens"].add(module)
+        elif name.endswith(".bias"):
+            found["biases"].add(module)
+        elif ".lora_A." not in name and ".lora_B." not in name:
+            found["whole modules"].add(module)
+    return {kind: sorted(modules) for kind, modules in sorted(found.items())}
