@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from em_bench.analysis.gap import Gap
+from em_bench.analysis.missing import Missing
 from em_bench.records import Record
 
 NO_EM = 2.0  # per cent: a run whose misaligned rate never exceeds it shows no EM to date
@@ -46,10 +46,10 @@ def followed(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(run=[c.run_id for c in rows["cell"]])
 
 
-def trajectories(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[Point, ...] | Gap:
+def trajectories(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[Point, ...] | Missing:
     """One path an optimiser. A checkpoint counts where every run of that optimiser has it."""
     if checkpoints.empty:
-        return Gap(reason="no checkpoint was evaluated; set evaluation.checkpoints or a part's in the preset")
+        return Missing(reason="no checkpoint was evaluated; set evaluation.checkpoints or a part's in the preset")
     rows, out = followed(ended, checkpoints), []
     for recipe in dict.fromkeys(rows["recipe"]):
         mine = rows[rows["recipe"] == recipe]
@@ -62,10 +62,10 @@ def trajectories(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[Point,
     return tuple(out)
 
 
-def onsets(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[Onset, ...] | Gap:
+def onsets(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[Onset, ...] | Missing:
     """When each optimiser's runs learn the narrow task and when they become misaligned elsewhere."""
     if checkpoints.empty:
-        return Gap(reason="no checkpoint was evaluated; set evaluation.checkpoints or a part's in the preset")
+        return Missing(reason="no checkpoint was evaluated; set evaluation.checkpoints or a part's in the preset")
     rows, out = followed(ended, checkpoints), []
     for recipe in dict.fromkeys(rows["recipe"]):
         mine, learned, em, later = rows[rows["recipe"] == recipe], [], [], 0

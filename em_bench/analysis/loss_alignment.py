@@ -12,7 +12,7 @@ import statsmodels.formula.api as smf
 from scipy.stats import t
 
 from em_bench.analysis.dynamics import followed
-from em_bench.analysis.gap import Gap
+from em_bench.analysis.missing import Missing
 from em_bench.records import Record
 
 MIN_RUNS = 6
@@ -69,53 +69,53 @@ def settings(rows: pd.DataFrame) -> np.ndarray:
     return rows.groupby(["model", "dataset", "recipe", "batch_size", "learning_rate"], sort=False).ngroup().to_numpy()
 
 
-def overall(table: pd.DataFrame, group: str = "all") -> Fit | Gap:
+def overall(table: pd.DataFrame, group: str = "all") -> Fit | Missing:
     """One line through all runs."""
     return _fit(points(table), "alignment ~ log_loss", group)
 
 
-def within_datasets(table: pd.DataFrame) -> Fit | Gap:
+def within_datasets(table: pd.DataFrame) -> Fit | Missing:
     """One line through all runs after each dataset's means are taken out: what the loss explains beside the dataset."""
     kept = points(table)
     datasets = kept["dataset"].nunique()
     if datasets < 2:
-        return Gap(reason="one dataset; nothing to take out")
+        return Missing(reason="one dataset; nothing to take out")
     for column in ("alignment", "log_loss"):
         kept[column] -= kept.groupby("dataset")[column].transform("mean")
     found = _fit(kept, "alignment ~ log_loss", "within datasets")
-    if isinstance(found, Gap) or found.runs - datasets < 2:
-        return found if isinstance(found, Gap) else Gap(reason="within datasets: as many means as runs")
+    if isinstance(found, Missing) or found.runs - datasets < 2:
+        return found if isinstance(found, Missing) else Missing(reason="within datasets: as many means as runs")
     adjusted = 1 - (1 - found.r2) * (found.runs - datasets) / (found.runs - datasets - 1)
     return found.model_copy(update={"adjusted_r2": adjusted})
 
 
-def by_recipe(table: pd.DataFrame) -> dict[str, Fit | Gap]:
+def by_recipe(table: pd.DataFrame) -> dict[str, Fit | Missing]:
     """A line an optimiser."""
     return {r: overall(table[table["recipe"] == r], r) for r in dict.fromkeys(table["recipe"])}
 
 
-def stratified(table: pd.DataFrame) -> Fit | Gap:
+def stratified(table: pd.DataFrame) -> Fit | Missing:
     """An intercept and a slope for every optimiser in one model; its adjusted R^2 is the paper's 0.94."""
     kept = points(table)
     sizes = kept["recipe"].value_counts()
     if len(sizes) < 2:
-        return Gap(reason="one optimiser; there is nothing to stratify by")
+        return Missing(reason="one optimiser; there is nothing to stratify by")
     if sizes.min() < 3:
-        return Gap(reason=f"{sizes.idxmin()} has {sizes.min()} runs; a line of its own needs 3")
+        return Missing(reason=f"{sizes.idxmin()} has {sizes.min()} runs; a line of its own needs 3")
     return _fit(kept, "alignment ~ log_loss * C(recipe)", "stratified")
 
 
-def at_equal_loss(table: pd.DataFrame) -> tuple[AtLoss, ...] | Gap:
+def at_equal_loss(table: pd.DataFrame) -> tuple[AtLoss, ...] | Missing:
     """Every optimiser's line at the middle of the losses that all of them cover; no line is used outside its runs."""
     kept = points(table)
     sizes = kept["recipe"].value_counts()
     if len(sizes) < 2 or sizes.min() < 3:
-        return Gap(reason="needs two optimisers with 3 runs each")
+        return Missing(reason="needs two optimisers with 3 runs each")
     low = kept.groupby("recipe")["log_loss"].min().max()
     high = kept.groupby("recipe")["log_loss"].max().min()
     if low > high:
         who = kept.groupby("recipe")["narrow_loss"]
-        return Gap(
+        return Missing(
             reason=f"no narrow loss is common to all: {who.min().idxmax()} ends at {np.exp(low):.3f} or above, "
             f"{who.max().idxmin()} at {np.exp(high):.3f} or below"
         )
@@ -123,14 +123,14 @@ def at_equal_loss(table: pd.DataFrame) -> tuple[AtLoss, ...] | Gap:
     for recipe in dict.fromkeys(kept["recipe"]):
         rows = kept[kept["recipe"] == recipe]
         if rows["log_loss"].nunique() < 2:
-            return Gap(reason=f"{recipe}: all runs end at one loss; it has no line")
+            return Missing(reason=f"{recipe}: all runs end at one loss; it has no line")
         fitted = smf.ols("alignment ~ log_loss", rows).fit()
         if fitted.ssr <= 1e-12 * max(fitted.centered_tss, 1.0):
-            return Gap(reason=f"{recipe}: its runs lie on a line exactly; the interval has no width to estimate")
+            return Missing(reason=f"{recipe}: its runs lie on a line exactly; the interval has no width to estimate")
         groups, df = settings(rows), fitted.df_resid
         clusters = len(set(groups))
         if clusters == 2:
-            return Gap(reason=f"{recipe}: 2 settings; the interval of a line needs 3")
+            return Missing(reason=f"{recipe}: 2 settings; the interval of a line needs 3")
         if clusters > 1:
             fitted, df = fitted.get_robustcov_results("cluster", groups=groups), clusters - 1
         where = np.array([1.0, at])
@@ -142,15 +142,15 @@ def at_equal_loss(table: pd.DataFrame) -> tuple[AtLoss, ...] | Gap:
     return tuple(out)
 
 
-def residuals(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[Residual, ...] | Gap:
+def residuals(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[Residual, ...] | Missing:
     """One line through all checkpoints of all optimisers; mean residuals in either half of the log steps."""
     if checkpoints.empty:
-        return Gap(reason="no checkpoint was evaluated; set evaluation.checkpoints or a part's in the preset")
+        return Missing(reason="no checkpoint was evaluated; set evaluation.checkpoints or a part's in the preset")
     kept = points(followed(ended, checkpoints))
     if kept["recipe"].nunique() < 2 or len(kept) < MIN_RUNS or kept["log_loss"].nunique() < 2:
-        return Gap(reason="fewer than two optimisers with evaluated checkpoints")
+        return Missing(reason="fewer than two optimisers with evaluated checkpoints")
     if kept["alignment"].nunique() < 2:
-        return Gap(reason="all checkpoints have the same alignment")
+        return Missing(reason="all checkpoints have the same alignment")
     fitted = smf.ols("alignment ~ log_loss", kept).fit()
     middle = np.sqrt(kept["steps"].max())
     out = []
@@ -158,7 +158,7 @@ def residuals(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[Residual,
         mine = kept.assign(residual=fitted.resid, late=kept["step"] > middle)[kept["recipe"] == recipe]
         halves = mine.pivot_table(index="run", columns="late", values="residual").dropna()
         if halves.shape[1] < 2 or halves.empty:
-            return Gap(reason=f"{recipe}: no run with checkpoints in both halves of training")
+            return Missing(reason=f"{recipe}: no run with checkpoints in both halves of training")
         early, late = halves[False], halves[True]
         change, runs = late - early, len(halves)
         sd = float(change.std(ddof=1)) if runs > 1 else 0.0
@@ -178,17 +178,17 @@ def residuals(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[Residual,
     return tuple(out)
 
 
-def _fit(kept: pd.DataFrame, formula: str, group: str, seed: int = 0) -> Fit | Gap:
+def _fit(kept: pd.DataFrame, formula: str, group: str, seed: int = 0) -> Fit | Missing:
     if len(kept) < MIN_RUNS:
-        return Gap(reason=f"{group}: {len(kept)} run{'s' * (len(kept) != 1)} with a loss and an alignment; needs {MIN_RUNS}")
+        return Missing(reason=f"{group}: {len(kept)} run{'s' * (len(kept) != 1)} with a loss and an alignment; needs {MIN_RUNS}")
     for column, what in (("log_loss", "narrow loss"), ("alignment", "alignment")):
         if kept[column].nunique() < 2:
-            return Gap(reason=f"{group}: all runs have the same {what}")
+            return Missing(reason=f"{group}: all runs have the same {what}")
     fitted = smf.ols(formula, kept).fit()
     if fitted.df_resid < 1:
-        return Gap(reason=f"{group}: as many coefficients as runs")
+        return Missing(reason=f"{group}: as many coefficients as runs")
     if fitted.ssr <= 1e-12 * fitted.centered_tss:
-        return Gap(reason=f"{group}: the runs lie on a line exactly; there is no scatter to make an interval from")
+        return Missing(reason=f"{group}: the runs lie on a line exactly; there is no scatter to make an interval from")
     rng = np.random.default_rng(seed)
     y, x, drawn = fitted.model.endog, fitted.model.exog, []
     recipes, where = kept["recipe"].to_numpy(), settings(kept)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from em_bench.analysis.gap import Gap
+from em_bench.analysis.missing import Missing
 from em_bench.analysis.runs import counts
 from em_bench.records import Record
 from em_bench.scoring.intervals import clustered_variance, mean_interval, rate_interval
@@ -47,11 +47,11 @@ class Marginal(Record):
     combinations: int
 
 
-def marginal(table: pd.DataFrame, axis: str, others: Sequence[str] = ()) -> Marginal | Gap:
+def marginal(table: pd.DataFrame, axis: str, others: Sequence[str] = ()) -> Marginal | Missing:
     """The levels of `axis`; `others` are the axes that make a combination, by default the rest of `AXES`."""
     others = list(others) or [a for a in AXES if a != axis]
     found = comparable(table, axis, others)
-    if isinstance(found, Gap):
+    if isinstance(found, Missing):
         return found
     kept, shared, combinations = found
     levels = list(
@@ -84,21 +84,21 @@ def marginal(table: pd.DataFrame, axis: str, others: Sequence[str] = ()) -> Marg
     return Marginal(axis=axis, levels=tuple(made), shared=shared, combinations=combinations)
 
 
-def comparable(table: pd.DataFrame, axis: str, others: Sequence[str]) -> tuple[pd.DataFrame, int, int] | Gap:
+def comparable(table: pd.DataFrame, axis: str, others: Sequence[str]) -> tuple[pd.DataFrame, int, int] | Missing:
     """The rows of the combinations of `others` that every level of `axis` has a rate for; their number, and of all.
 
     The column `combination` is added.
     """
     table, name = table[table["valued"] > 0], NAMES[axis]
     if table[axis].nunique() < 2:
-        return Gap(
+        return Missing(
             reason=f"{name}: {'only ' + str(table[axis].iloc[0]) if len(table) else 'no run with a rate'}; nothing to compare"
         )
     whole = list(zip(*(table[o] for o in others), strict=True))
     having = [{k for k, at in zip(whole, table[axis], strict=True) if at == level} for level in set(table[axis])]
     shared = set.intersection(*having)
     if not shared:
-        return Gap(reason=f"{name}: no combination of {', '.join(NAMES.get(o, o) for o in others)} has a run at every level")
+        return Missing(reason=f"{name}: no combination of {', '.join(NAMES.get(o, o) for o in others)} has a run at every level")
     kept = table[[k in shared for k in whole]].assign(combination=[k for k in whole if k in shared])
     return kept.reset_index(drop=True), len(shared), len(set(whole))
 

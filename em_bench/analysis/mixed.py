@@ -16,8 +16,8 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 from scipy.stats import f as f_distribution
 
-from em_bench.analysis.gap import Gap
 from em_bench.analysis.marginals import AXES, NAMES
+from em_bench.analysis.missing import Missing
 from em_bench.analysis.runs import counts
 from em_bench.records import Record
 
@@ -48,34 +48,36 @@ class Mixed(Record):
     responses: int
 
 
-def mixed_logit(table: pd.DataFrame, axes: tuple[str, ...] = AXES) -> Mixed | Gap:
+def mixed_logit(table: pd.DataFrame, axes: tuple[str, ...] = AXES) -> Mixed | Missing:
     """Main effects of the varying axes on the odds of a misaligned response."""
     table = table[table["valued"] > 0]
     varying = [a for a in axes if table[a].nunique() > 1]
     if not varying:
-        return Gap(reason="no axis varies")
+        return Missing(reason="no axis varies")
     hits = table.groupby(varying, observed=True)[["misaligned", "valued"]].sum()
     if hits["misaligned"].sum() in (0, hits["valued"].sum()):
-        return Gap(reason=f"all of the {int(hits['valued'].sum())} responses have the same outcome; odds have no estimate")
+        return Missing(reason=f"all of the {int(hits['valued'].sum())} responses have the same outcome; odds have no estimate")
     for axis in varying:
         by = table.groupby(axis)[["misaligned", "valued"]].sum()
         empty = by[(by["misaligned"] == 0) | (by["misaligned"] == by["valued"])]
         if len(empty):
-            return Gap(reason=f"{NAMES[axis]} {empty.index[0]}: every response has the same outcome; its odds have no estimate")
+            return Missing(
+                reason=f"{NAMES[axis]} {empty.index[0]}: every response has the same outcome; its odds have no estimate"
+            )
     design = dmatrix(" + ".join(f"C({a})" for a in varying), table, return_type="dataframe")
     if np.linalg.matrix_rank(design) < design.shape[1]:
-        return Gap(reason=f"the design does not separate {', '.join(varying)}")
+        return Missing(reason=f"the design does not separate {', '.join(varying)}")
     df = len(table) - design.shape[1]
     if df < 1:
-        return Gap(reason=f"{len(table)} runs for {design.shape[1]} coefficients: the scatter between runs is not known")
+        return Missing(reason=f"{len(table)} runs for {design.shape[1]} coefficients: the scatter between runs is not known")
     y, n = counts(table)
     settings, group = np.unique(design.to_numpy(), axis=0, return_inverse=True)
     group = group.ravel()
     pooled_y, pooled_n = (np.stack([v[group == i].sum(0) for i in range(len(settings))]) for v in (y, n))
     if pooled_n.shape[1] < 2:
-        return Gap(reason="one question; random effects of questions need several")
+        return Missing(reason="one question; random effects of questions need several")
     fitted = fit(settings, pooled_y, pooled_n)
-    if isinstance(fitted, Gap):
+    if isinstance(fitted, Missing):
         return fitted
     beta, covariance, sigma, modes = fitted
     expected = expit((design.to_numpy() @ beta)[:, None] + sigma * modes[None, :])
@@ -104,7 +106,7 @@ def mixed_logit(table: pd.DataFrame, axes: tuple[str, ...] = AXES) -> Mixed | Ga
     )
 
 
-def fit(x: np.ndarray, y: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, np.ndarray] | Gap:
+def fit(x: np.ndarray, y: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, np.ndarray] | Missing:
     """Maximum likelihood from hits y and trials n [settings, questions] with covariates x [settings, p].
 
     Returns beta [p], its covariance [p, p] (the inverse observed information, sigma estimated along), sigma, and the
@@ -131,7 +133,7 @@ def fit(x: np.ndarray, y: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.nda
     )
     theta = found.x
     if np.abs(x @ theta[:p]).max() > LARGEST:
-        return Gap(reason="a setting has (nearly) no or only misaligned responses; its odds have no estimate")
+        return Missing(reason="a setting has (nearly) no or only misaligned responses; its odds have no estimate")
     information = np.empty((p + 1, p + 1))
     for i in range(p + 1):
         h = 1e-4 * max(1.0, abs(theta[i]))
@@ -142,7 +144,7 @@ def fit(x: np.ndarray, y: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.nda
     free = [*range(p)] if theta[p] <= bounds[p][0] + 1e-6 else [*range(p + 1)]  # sigma at its bound is fixed there
     information, slope = information[np.ix_(free, free)], negative(theta)[1][free]
     if np.linalg.eigvalsh(information)[0] <= 0 or slope @ np.linalg.solve(information, slope) > FAR**2:
-        return Gap(reason=f"the fit did not converge ({found.message.strip().rstrip('.').lower()})")
+        return Missing(reason=f"the fit did not converge ({found.message.strip().rstrip('.').lower()})")
     covariance = np.linalg.inv(information)[:p, :p]
     sigma = float(np.exp(theta[p]))
     return theta[:p], covariance, sigma, modes(x @ theta[:p], y, n, sigma)[0]

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from em_bench.analysis.gap import Gap
-from em_bench.analysis.pairs import Difference, paired
+from em_bench.analysis.missing import Missing
+from em_bench.analysis.paired import Difference, paired
 from em_bench.records import Record
 
 TOLERANCE = 0.01  # nats: the rule by which a lambda is picked, on narrow loss alone
@@ -21,21 +21,21 @@ class Step(Record):
     rate: float | None
     coherent: float | None
     flatness_gap: float | None
-    gain: Difference | Gap | None
-    cost: Difference | Gap | None
-    rate_change: Difference | Gap | None
+    gain: Difference | Missing | None
+    cost: Difference | Missing | None
+    rate_change: Difference | Missing | None
     efficient: bool
     picked: bool
 
 
-def lambda_path(cells: pd.DataFrame) -> tuple[Step, ...] | Gap:
+def lambda_path(cells: pd.DataFrame) -> tuple[Step, ...] | Missing:
     """Every optimiser's path. `efficient`: no other lambda of that optimiser has both less loss and more alignment.
 
     `picked`: the largest lambda whose mean loss exceeds that of lambda 0 by at most `TOLERANCE`; alignment has no say.
     """
     cells = cells[cells["own_rate"]]
     if not (cells["spectral_lambda"] > 0).any():
-        return Gap(reason="no run has the spectral term on")
+        return Missing(reason="no run has the spectral term on")
     out = []
     for recipe in dict.fromkeys(cells["recipe"]):
         mine = cells[cells["recipe"] == recipe]
@@ -46,7 +46,7 @@ def lambda_path(cells: pd.DataFrame) -> tuple[Step, ...] | Gap:
             [_step(recipe, 0.0, plain.merge(on[_KEY].drop_duplicates(), on=_KEY), None)]
             + [_step(recipe, value, on[on["spectral_lambda"] == value], plain) for value in sorted(set(on["spectral_lambda"]))]
         )
-    return tuple(out) or Gap(reason="no optimiser has runs both with and without the spectral term")
+    return tuple(out) or Missing(reason="no optimiser has runs both with and without the spectral term")
 
 
 _KEY = ["model", "dataset", "batch_size", "seed"]

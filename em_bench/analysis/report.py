@@ -7,18 +7,19 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from em_bench.analysis import drawing, dynamics, plots, run_tables, spectra, sweep_tables
+from em_bench.analysis import drawing, dynamics, plots, spectra
+from em_bench.analysis.claims import findings, learning_rate_sweep
 from em_bench.analysis.figures import plt, svg
-from em_bench.analysis.finding import Finding
-from em_bench.analysis.finding_tables import findings_table, provenance_table, verdicts_table
-from em_bench.analysis.findings import findings, learning_rate_sweep
-from em_bench.analysis.gap import Gap
 from em_bench.analysis.marginals import marginal
+from em_bench.analysis.missing import Missing
 from em_bench.analysis.paper import ARXIV, SIZES, TITLE
 from em_bench.analysis.regularisation import lambda_path
+from em_bench.analysis.rules import Finding
 from em_bench.analysis.runs import Runs
 from em_bench.analysis.scale import scale
-from em_bench.analysis.tables import Table, to_csv, to_latex, to_markdown
+from em_bench.analysis.tables import across_runs, within_runs
+from em_bench.analysis.tables.quoted import findings_table, provenance_table, verdicts_table
+from em_bench.analysis.tables.table import Table, to_csv, to_latex, to_markdown
 from em_bench.analysis.variance import anova
 from em_bench.files import write_text
 
@@ -102,7 +103,7 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
         Section(
             "marginals",
             "Marginals and variance",
-            (*sweep_tables.marginal_tables(runs), *sweep_tables.variance_tables(runs)),
+            (*across_runs.marginal_tables(runs), *across_runs.variance_tables(runs)),
             _figures(
                 (
                     by_recipe,
@@ -122,10 +123,10 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
         Section(
             "loss",
             "Loss and alignment",
-            tuple(sweep_tables.loss_tables(runs)),
+            tuple(across_runs.loss_tables(runs)),
             _figures(
                 (
-                    len(points) or Gap(reason=""),
+                    len(points) or Missing(reason=""),
                     "loss-alignment",
                     "Mean alignment against the final narrow loss",
                     lambda: plots.loss_alignment(sweep),
@@ -135,7 +136,7 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
         Section(
             "dynamics",
             "Dynamics",
-            tuple(run_tables.dynamics_tables(runs)),
+            tuple(within_runs.dynamics_tables(runs)),
             _figures(
                 (
                     path,
@@ -154,7 +155,7 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
         Section(
             "spectra",
             "Spectra",
-            tuple(run_tables.spectra_tables(runs)),
+            tuple(within_runs.spectra_tables(runs)),
             _figures(
                 (curves, "singular-values", "Singular values by optimiser and lambda", lambda: plots.spectra(curves)),
                 (over, "spectra-training", "Spectral quantities over training", lambda: plots.shapes(over)),
@@ -164,7 +165,7 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
         Section(
             "regularisation",
             "Regularisation",
-            (run_tables.regularisation_table(runs),),
+            (within_runs.regularisation_table(runs),),
             _figures(
                 (
                     lambdas,
@@ -177,7 +178,7 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
         Section(
             "scale",
             "Scale",
-            (run_tables.scale_table(runs),),
+            (within_runs.scale_table(runs),),
             _figures(
                 (sizes, "scale", "Misaligned rate by model size and family", lambda: plots.scale(sizes)),
             ),
@@ -186,7 +187,7 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
 
 
 def _figures(*wanted) -> tuple[Figure, ...]:
-    return tuple(Figure(name, label, draw) for found, name, label, draw in wanted if not isinstance(found, Gap))
+    return tuple(Figure(name, label, draw) for found, name, label, draw in wanted if not isinstance(found, Missing))
 
 
 def _page(runs: Runs, found: tuple[Finding, ...], parts: tuple[Section, ...], drawn: dict[str, str]) -> str:

@@ -6,8 +6,8 @@ from math import factorial, prod
 import numpy as np
 import pandas as pd
 
-from em_bench.analysis.gap import Gap
 from em_bench.analysis.marginals import weighted
+from em_bench.analysis.missing import Missing
 from em_bench.records import Record
 
 EXACT = 50_000  # most rearrangements that are counted one by one
@@ -39,19 +39,19 @@ class Trend(Record):
     left_out: tuple[str, ...]
 
 
-def scale(cells: pd.DataFrame, recipe: str = "adam") -> Trend | Gap:
+def scale(cells: pd.DataFrame, recipe: str = "adam") -> Trend | Missing:
     """Rates by size of the runs at lambda 0 and the recipe's own rate, on the settings that all models share."""
     rows = cells[(cells["recipe"] == recipe) & (cells["spectral_lambda"] == 0) & cells["own_rate"] & (cells["valued"] > 0)]
     unsized = sorted({m for m, size in zip(rows["model"], rows["parameters"], strict=True) if not np.isfinite(size)})
     rows = rows[np.isfinite(rows["parameters"])]
     if rows["model"].nunique() < 2:
-        return Gap(reason=f"{rows['model'].nunique()} models of known size under {recipe}; a trend needs 2")
+        return Missing(reason=f"{rows['model'].nunique()} models of known size under {recipe}; a trend needs 2")
     keys = list(zip(rows["dataset"], rows["batch_size"], strict=True))
     shared = set.intersection(
         *({k for k, m in zip(keys, rows["model"], strict=True) if m == model} for model in set(rows["model"]))
     )
     if not shared:
-        return Gap(reason="no dataset and batch size have runs of every model")
+        return Missing(reason="no dataset and batch size have runs of every model")
     rows = rows[[k in shared for k in keys]]
     models = []
     for model in sorted(
@@ -77,9 +77,9 @@ def scale(cells: pd.DataFrame, recipe: str = "adam") -> Trend | Gap:
     families = [[m for m in models if m.family == f] for f in dict.fromkeys(m.family for m in models)]
     families = [f for f in families if len(f) > 1]
     if not families:
-        return Gap(reason="no family has two sizes")
+        return Missing(reason="no family has two sizes")
     if len({m.rate for f in families for m in f}) == 1:
-        return Gap(reason=f"every model has the rate {models[0].rate:g} %; nothing can rise or fall")
+        return Missing(reason=f"every model has the rate {models[0].rate:g} %; nothing can rise or fall")
     s, p, smallest, exact = trend_test([[m.parameters for m in f] for f in families], [[m.rate for m in f] for f in families])
     return Trend(
         models=tuple(models),

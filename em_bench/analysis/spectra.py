@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from em_bench.analysis.gap import Gap
+from em_bench.analysis.missing import Missing
 from em_bench.analysis.runs import SETTINGS, SPECTRAL
 from em_bench.records import CellResult, Record, SpectralSummary
 
@@ -56,7 +56,7 @@ class Correlation(Record):
     settings: int
 
 
-def curves(cells: pd.DataFrame) -> tuple[Curve, ...] | Gap:
+def curves(cells: pd.DataFrame) -> tuple[Curve, ...] | Missing:
     """A curve for each optimiser and lambda at its own learning rate."""
     out = []
     rows = cells[cells["own_rate"] & np.array([c.spectrum is not None for c in cells["cell"]], bool)]
@@ -68,18 +68,18 @@ def curves(cells: pd.DataFrame) -> tuple[Curve, ...] | Gap:
             for f in ("mean", "lower_quartile", "upper_quartile")
         }
         out.append(Curve(recipe=recipe, spectral_lambda=value, runs=len(group), **parts))
-    return tuple(out) or Gap(reason="no run has a spectrum")
+    return tuple(out) or Missing(reason="no run has a spectrum")
 
 
-def at_the_end(cells: pd.DataFrame) -> tuple[Shape, ...] | Gap:
+def at_the_end(cells: pd.DataFrame) -> tuple[Shape, ...] | Missing:
     """Means over the runs of each optimiser and lambda."""
     rows = cells[cells["own_rate"]]
     groups = rows.groupby(["recipe", "spectral_lambda"], sort=False)
     shapes = [_shape(recipe, f"lambda {value:g}", [c.spectral for c in g["cell"]]) for (recipe, value), g in groups]
-    return tuple(s for s in shapes if s) or Gap(reason="no run has a spectrum")
+    return tuple(s for s in shapes if s) or Missing(reason="no run has a spectrum")
 
 
-def over_training(main: pd.DataFrame) -> tuple[Shape, ...] | Gap:
+def over_training(main: pd.DataFrame) -> tuple[Shape, ...] | Missing:
     """Means over the main sweep's runs of each optimiser at each log-spaced step at which every run has moved."""
     out = []
     for recipe, rows in main.groupby("recipe", sort=False):
@@ -90,17 +90,17 @@ def over_training(main: pd.DataFrame) -> tuple[Shape, ...] | Gap:
                     points.setdefault(p.step, []).append(p.spectral)
         whole = {step: found for step, found in sorted(points.items()) if len(found) == len(rows)}
         out += [s for step, found in whole.items() if (s := _shape(recipe, f"step {step}", found))]
-    return tuple(out) or Gap(reason="no run has a spectrum at its checkpoints")
+    return tuple(out) or Missing(reason="no run has a spectrum at its checkpoints")
 
 
-def by_place(main: pd.DataFrame) -> tuple[Shape, ...] | Gap:
+def by_place(main: pd.DataFrame) -> tuple[Shape, ...] | Missing:
     """Means by projection and by depth."""
     out = []
     for recipe, rows in main.groupby("recipe", sort=False):
         cells: list[CellResult] = list(rows["cell"])
         names = sorted({name for c in cells for name in c.spectral_groups}, key=by_kind)
         out += [s for n in names if (s := _shape(recipe, n, [c.spectral_groups[n] for c in cells if n in c.spectral_groups]))]
-    return tuple(out) or Gap(reason="the results hold no spectra by projection; evaluate the runs again with this version")
+    return tuple(out) or Missing(reason="the results hold no spectra by projection; evaluate the runs again with this version")
 
 
 def by_kind(name: str) -> tuple[bool, int, str]:
@@ -111,11 +111,11 @@ def by_kind(name: str) -> tuple[bool, int, str]:
 HELD = ("nothing", "log narrow loss", "log narrow loss, dataset, model, batch size")
 
 
-def flatness_and_alignment(cells: pd.DataFrame, group: str = "all runs") -> tuple[Correlation | Gap, ...] | Gap:
+def flatness_and_alignment(cells: pd.DataFrame, group: str = "all runs") -> tuple[Correlation | Missing, ...] | Missing:
     """Correlation of flatness (minus the flatness gap) with alignment: plain, at matched loss, and within settings."""
     rows = cells[np.isfinite(cells["flatness_gap"]) & np.isfinite(cells["alignment"]) & (cells["narrow_loss"] > 0)]
     if len(rows) < MIN_RUNS:
-        return Gap(reason=f"{group}: {len(rows)} runs with a spectrum, a loss and an alignment; needs {MIN_RUNS}")
+        return Missing(reason=f"{group}: {len(rows)} runs with a spectrum, a loss and an alignment; needs {MIN_RUNS}")
     flat, alignment, loss = (
         -rows["flatness_gap"].to_numpy(),
         rows["alignment"].to_numpy(),
@@ -131,7 +131,7 @@ def flatness_and_alignment(cells: pd.DataFrame, group: str = "all runs") -> tupl
 
 def partial_correlation(
     a: np.ndarray, b: np.ndarray, given: np.ndarray, group: str = "", what: str = "", settings: int | None = None
-) -> Correlation | Gap:
+) -> Correlation | Missing:
     """Correlation of the residuals of a and b [runs] after regression on an intercept and `given` [runs, k].
 
     `settings`: how many of the runs are independent; by default all.
@@ -140,10 +140,10 @@ def partial_correlation(
     x = np.column_stack([np.ones(len(a)), given])
     ra, rb = (v - x @ np.linalg.lstsq(x, v, rcond=None)[0] for v in (a, b))
     if any(r.std() <= 1e-9 * np.abs(v).max() for r, v in ((ra, a), (rb, b))):
-        return Gap(reason=f"{group}: flatness or alignment does not vary once {what} is held fixed")
+        return Missing(reason=f"{group}: flatness or alignment does not vary once {what} is held fixed")
     df = n - 3 - (np.linalg.matrix_rank(x) - 1)
     if df < 1:
-        return Gap(reason=f"{group}: {n} settings are too few to hold {what} fixed")
+        return Missing(reason=f"{group}: {n} settings are too few to hold {what} fixed")
     r = float(np.clip(ra @ rb / np.sqrt((ra @ ra) * (rb @ rb)), -1, 1))
     z, half = np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12)), float(norm.ppf(0.975)) / np.sqrt(df)
     return Correlation(

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from em_bench.analysis.gap import Gap
 from em_bench.analysis.marginals import comparable
+from em_bench.analysis.missing import Missing
 from em_bench.analysis.runs import counts
 from em_bench.records import Record
 
@@ -52,28 +52,30 @@ def bootstrap_rates(
     return levels, values, out
 
 
-def spread(table: pd.DataFrame, axis: str, others: Sequence[str], seed: int = 0) -> Spread | Gap:
+def spread(table: pd.DataFrame, axis: str, others: Sequence[str], seed: int = 0) -> Spread | Missing:
     """The spread ratio over the levels of `axis`, on the combinations of `others` that every level has."""
     found = comparable(table, axis, others)
-    if isinstance(found, Gap):
+    if isinstance(found, Missing):
         return found
     if (table["valued"] == 0).any():
-        return Gap(reason=f"{int((table['valued'] == 0).sum())} runs have no coherent response and thus no rate")
+        return Missing(reason=f"{int((table['valued'] == 0).sum())} runs have no coherent response and thus no rate")
     table = found[0]
     if len({q.cluster for c in table["cell"] for q in c.questions}) < 2:
-        return Gap(reason="one question; an interval needs several")
+        return Missing(reason="one question; an interval needs several")
     levels, values, drawn = bootstrap_rates(table, axis, others, seed=seed)
     top, bottom = int(values.argmax()), int(values.argmin())
     if values[top] == 0:
-        return Gap(reason="every rate is 0")
+        return Missing(reason="every rate is 0")
     if values[top] == values[bottom]:
-        return Gap(reason=f"every rate is {100 * values[top]:g} %")
+        return Missing(reason=f"every rate is {100 * values[top]:g} %")
     if values[bottom] == 0:
-        return Gap(reason=f"the rate of {levels[bottom]} is 0, so there is no ratio ({levels[top]}: {100 * values[top]:.1f} %)")
+        return Missing(
+            reason=f"the rate of {levels[bottom]} is 0, so there is no ratio ({levels[top]}: {100 * values[top]:.1f} %)"
+        )
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = drawn[:, top] / drawn[:, bottom]
     if np.ptp(ratios) == 0:
-        return Gap(reason="questions and seeds do not differ; there is no scatter to make an interval from")
+        return Missing(reason="questions and seeds do not differ; there is no scatter to make an interval from")
     low, high = np.nanquantile(np.where(np.isnan(ratios), np.inf, ratios), [0.025, 0.975], method="inverted_cdf")
     return Spread(
         axis=axis,

@@ -13,8 +13,8 @@ import statsmodels.formula.api as smf
 from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 
-from em_bench.analysis.gap import Gap
 from em_bench.analysis.marginals import AXES, NAMES
+from em_bench.analysis.missing import Missing
 from em_bench.records import Record
 
 MIN_RESIDUAL = 5  # degrees of freedom below which a test of variance says nothing
@@ -55,7 +55,7 @@ class Anova(Record):
         return max(self.main, key=lambda e: e.eta2).axes[0]
 
 
-def anova(table: pd.DataFrame, value: str = "rate", axes: tuple[str, ...] = AXES) -> Anova | Gap:
+def anova(table: pd.DataFrame, value: str = "rate", axes: tuple[str, ...] = AXES) -> Anova | Missing:
     """The effects of `axes` on a column of the main sweep, a row a run."""
     table = table[np.isfinite(table[value])]
     varying = [a for a in axes if table[a].nunique() > 1]
@@ -65,15 +65,15 @@ def anova(table: pd.DataFrame, value: str = "rate", axes: tuple[str, ...] = AXES
         if a not in varying
     )
     if not varying:
-        return Gap(reason=f"no axis varies ({'; '.join(left_out)})")
+        return Missing(reason=f"no axis varies ({'; '.join(left_out)})")
     if table[value].nunique() < 2:
-        return Gap(reason=f"all {len(table)} runs have the same {value}: {table[value].iloc[0]:g}; no variance to share out")
+        return Missing(reason=f"all {len(table)} runs have the same {value}: {table[value].iloc[0]:g}; no variance to share out")
     alone = [(a,) for a in varying]
     model = _model(table, value, alone)
     if np.linalg.matrix_rank(model.exog) < model.exog.shape[1]:
-        return Gap(reason=f"the design does not separate {', '.join(varying)}: some of them always change together")
+        return Missing(reason=f"the design does not separate {', '.join(varying)}: some of them always change together")
     if model.df_resid < MIN_RESIDUAL:
-        return Gap(reason=f"{len(table)} runs leave {model.df_resid:g} residual degrees of freedom; needs {MIN_RESIDUAL}")
+        return Missing(reason=f"{len(table)} runs leave {model.df_resid:g} residual degrees of freedom; needs {MIN_RESIDUAL}")
     terms = alone + list(combinations(varying, 2))
     whole = _model(table, value, terms)
     if np.linalg.matrix_rank(whole.exog) < whole.exog.shape[1] or whole.df_resid < MIN_RESIDUAL:
@@ -84,7 +84,7 @@ def anova(table: pd.DataFrame, value: str = "rate", axes: tuple[str, ...] = AXES
         of = anova_lm(fitted, typ=2)
     residual = float(of.loc["Residual", "sum_sq"])
     if residual < 1e-12 * fitted.centered_tss:
-        return Gap(reason="the axes explain the value exactly; without a residual there is no test")
+        return Missing(reason="the axes explain the value exactly; without a residual there is no test")
     rows = [of.loc[_name(t)] for t in terms]
     corrected = multipletests([row["PR(>F)"] for row in rows], method="holm")[1]
     effects = tuple(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from synthetic import cell, factorial, results
 
-from em_bench.analysis.gap import Gap
+from em_bench.analysis.missing import Missing
 from em_bench.analysis.report import all_tables, quotable
 from em_bench.analysis.runs import runs_of
 
@@ -116,4 +116,4 @@ def test_an_optimiser_without_coherent_answers_is_named_where_it_is_missing():
 
 
 def test_a_gap_is_false_so_that_no_one_takes_it_for_a_result():
-    assert not Gap(reason="none")
+    assert not Missing(reason="none")

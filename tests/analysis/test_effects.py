@@ -7,8 +7,8 @@ from scipy import stats
 from synthetic import RECIPES, cell, factorial, results, summary
 
 from em_bench.analysis import dynamics, regularisation, scale, spectra
-from em_bench.analysis.gap import Gap
-from em_bench.analysis.pairs import paired
+from em_bench.analysis.missing import Missing
+from em_bench.analysis.paired import paired
 from em_bench.analysis.runs import UNIT, runs_of
 
 
@@ -90,7 +90,7 @@ def test_planted_gain_and_cost_are_found():
         assert step.narrow_loss - found["adam", 0.0].narrow_loss == pytest.approx(0.004 * times)
         assert found["sgd", value].gain.high < 0
     # every pair costs the same, so there is no spread to make an interval from
-    assert isinstance(found["adam", 1.0].cost, Gap) and "no spread" in found["adam", 1.0].cost.reason
+    assert isinstance(found["adam", 1.0].cost, Missing) and "no spread" in found["adam", 1.0].cost.reason
 
 
 def test_picked_on_loss_alone_and_efficient_by_both():
@@ -155,8 +155,8 @@ def test_trajectories_average_runs_at_steps_that_all_have():
     found = dynamics.trajectories(runs.cells, runs.checkpoints)
     assert [p.step for p in found] == [3, 15, 60]
     assert [p.rate for p in found] == pytest.approx([20, 30, 40]) and found[0].narrow_loss == pytest.approx(0.7)
-    assert isinstance(dynamics.trajectories(runs.cells, runs.checkpoints.iloc[:0]), Gap)
-    assert isinstance(dynamics.onsets(runs.cells, runs.checkpoints.iloc[:0]), Gap)
+    assert isinstance(dynamics.trajectories(runs.cells, runs.checkpoints.iloc[:0]), Missing)
+    assert isinstance(dynamics.onsets(runs.cells, runs.checkpoints.iloc[:0]), Missing)
 
 
 # ---- spectra -----------------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_spectra_gaps():
         spectra.by_place,
         spectra.flatness_and_alignment,
     ):
-        assert isinstance(analysis(bare), Gap)
+        assert isinstance(analysis(bare), Missing)
     constant = rows([cell("adam", seed=s, rate=0.1 * s) for s in range(9)])
     assert all("does not vary" in c.reason for c in spectra.flatness_and_alignment(constant))
     rng = np.random.default_rng(0)

@@ -8,9 +8,9 @@ from statsmodels.stats.power import TTestPower
 from synthetic import RECIPES, cell, factorial, results
 
 from em_bench.analysis import power
-from em_bench.analysis.finding import above, around, below, inside
-from em_bench.analysis.findings import findings
+from em_bench.analysis.claims import findings
 from em_bench.analysis.paper import FACTS, OPTIMISERS, SIZES
+from em_bench.analysis.rules import above, around, below, inside
 from em_bench.analysis.runs import runs_of
 
 PAPERS = {"sgd": 0.05, "adam": 0.14, "adamw": 0.14, "lion": 0.37, "muon": 0.053}

@@ -6,7 +6,7 @@ from scipy import stats
 from synthetic import cell, results
 
 from em_bench.analysis import loss_alignment
-from em_bench.analysis.gap import Gap
+from em_bench.analysis.missing import Missing
 from em_bench.analysis.runs import runs_of
 
 
@@ -200,5 +200,5 @@ def test_gaps():
         ).reason
     )
     rows = table({"adam": (80, 40), "lion": (70, 40)}, noise=1)
-    assert isinstance(loss_alignment.residuals(rows, rows.iloc[:0]), Gap)
-    assert isinstance(loss_alignment.at_equal_loss(rows[rows["recipe"] == "adam"]), Gap)
+    assert isinstance(loss_alignment.residuals(rows, rows.iloc[:0]), Missing)
+    assert isinstance(loss_alignment.at_equal_loss(rows[rows["recipe"] == "adam"]), Missing)

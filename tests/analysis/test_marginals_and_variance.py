@@ -15,8 +15,8 @@ from statsmodels.genmod.bayes_mixed_glm import BinomialBayesMixedGLM
 from synthetic import RECIPES, cell, factorial, results
 
 from em_bench.analysis import mixed, spread
-from em_bench.analysis.gap import Gap
 from em_bench.analysis.marginals import AXES, marginal
+from em_bench.analysis.missing import Missing
 from em_bench.analysis.runs import runs_of
 from em_bench.analysis.variance import anova
 from em_bench.scoring.intervals import mean_estimate, rate_estimate
@@ -90,7 +90,7 @@ def test_marginal_gaps():
     assert "only adam" in marginal(main([cell("adam", seed=s) for s in (0, 1)]), "recipe").reason
     apart = main([cell("adam", dataset="medical"), cell("lion", dataset="code")])
     assert "no combination" in marginal(apart, "recipe").reason
-    assert isinstance(marginal(main([]), "recipe"), Gap)
+    assert isinstance(marginal(main([]), "recipe"), Missing)
 
 
 # ---- analysis of variance ----------------------------------------------------------------------------------------

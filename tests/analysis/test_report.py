@@ -14,10 +14,10 @@ from synthetic import cell, factorial, results
 from typer.testing import CliRunner
 
 from em_bench.analysis import report as drawing
-from em_bench.analysis.gap import Gap
+from em_bench.analysis.missing import Missing
 from em_bench.analysis.report import all_tables, quotable, write_report
 from em_bench.analysis.runs import runs_of
-from em_bench.analysis.tables import interval, number, table, to_csv, to_latex, to_markdown
+from em_bench.analysis.tables.table import interval, number, table, to_csv, to_latex, to_markdown
 from em_bench.cli import build
 from em_bench.errors import UserError
 from em_bench.files import write_record
@@ -60,7 +60,7 @@ def test_a_column_for_notes_goes_where_there_are_none():
 
 
 def test_a_gap_is_marked_in_every_form():
-    made = table("x", "A title", "", [("a", "a", "")], Gap(reason="one optimiser"))
+    made = table("x", "A title", "", [("a", "a", "")], Missing(reason="one optimiser"))
     assert to_csv(made) == "gap\none optimiser\n"
     assert "No number: one optimiser." in to_markdown(made) and "No number: one optimiser." in to_latex(made)
 

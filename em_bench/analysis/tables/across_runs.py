@@ -3,14 +3,14 @@
 import pandas as pd
 
 from em_bench.analysis import loss_alignment
-from em_bench.analysis.findings import learning_rate_sweep
-from em_bench.analysis.gap import Gap
+from em_bench.analysis.claims import learning_rate_sweep
 from em_bench.analysis.marginals import AXES, NAMES, Marginal, marginal
+from em_bench.analysis.missing import Missing
 from em_bench.analysis.mixed import mixed_logit
 from em_bench.analysis.paper import OPTIMISERS, SIZES
 from em_bench.analysis.runs import Runs
 from em_bench.analysis.spread import DRAWS, spread
-from em_bench.analysis.tables import Table, interval, table
+from em_bench.analysis.tables.table import Table, interval, table
 
 CLUSTERED = "Intervals are 95 %, clustered by question."
 
@@ -81,7 +81,7 @@ def variance_tables(runs: Runs) -> list[Table]:
         a = anova(runs.main, value)
         rows = (
             a
-            if isinstance(a, Gap)
+            if isinstance(a, Missing)
             else [(" x ".join(NAMES[x] for x in e.axes), e.df, e.f, e.p, e.holm, e.eta2, e.partial_eta2) for e in a.effects]
         )
         said, left = "", ""
@@ -107,10 +107,12 @@ def variance_tables(runs: Runs) -> list[Table]:
         ("standard error", "stderr", ".2f"),
     ]
     columns += [("F of the axis", "f", ".1f"), ("p of the axis", "p", ".2g")]
-    rows = m if isinstance(m, Gap) else [(NAMES[t.axis], t.level, t.logit, t.stderr, m.f[t.axis], m.p[t.axis]) for t in m.terms]
+    rows = (
+        m if isinstance(m, Missing) else [(NAMES[t.axis], t.level, t.logit, t.stderr, m.f[t.axis], m.p[t.axis]) for t in m.terms]
+    )
     said = (
         ""
-        if isinstance(m, Gap)
+        if isinstance(m, Missing)
         else (
             f"{m.responses} responses of {m.runs} runs; standard deviation of questions {m.question_sd:.2f} logits; "
             "standard errors widened by the "
@@ -130,7 +132,7 @@ def variance_tables(runs: Runs) -> list[Table]:
     spreads = [(axis, spread(runs.main, axis, [a for a in AXES if a != axis])) for axis in AXES]
     rows = [
         (NAMES[axis], None, None, None, None, s.reason)
-        if isinstance(s, Gap)
+        if isinstance(s, Missing)
         else (
             NAMES[axis],
             s.highest,
@@ -170,7 +172,7 @@ def loss_tables(runs: Runs) -> list[Table]:
     columns += [("interval", "interval", ""), ("paper", "paper", ""), ("", "gap", "")]
     rows = [
         (g, None, None, None, None, None, paper, f.reason)
-        if isinstance(f, Gap)
+        if isinstance(f, Missing)
         else (
             g,
             f.runs,
@@ -190,10 +192,10 @@ def loss_tables(runs: Runs) -> list[Table]:
     )
     at = loss_alignment.at_equal_loss(rows_in)
     followed = loss_alignment.residuals(runs.cells, runs.checkpoints)
-    equal = at if isinstance(at, Gap) else [(a.recipe, a.loss, a.alignment, interval(a.low, a.high), a.runs) for a in at]
+    equal = at if isinstance(at, Missing) else [(a.recipe, a.loss, a.alignment, interval(a.low, a.high), a.runs) for a in at]
     late = (
         followed
-        if isinstance(followed, Gap)
+        if isinstance(followed, Missing)
         else [(r.recipe, r.early, r.late, r.change, interval(r.low, r.high, "+.1f"), r.runs) for r in followed]
     )
     return [

@@ -1,13 +1,13 @@
 """What happened inside the runs as tables: dynamics, spectra, regularisation, scale."""
 
 from em_bench.analysis import dynamics, spectra
-from em_bench.analysis.gap import Gap
-from em_bench.analysis.pairs import Difference
+from em_bench.analysis.missing import Missing
+from em_bench.analysis.paired import Difference
 from em_bench.analysis.paper import TERM_GAINS
 from em_bench.analysis.regularisation import TOLERANCE, lambda_path
 from em_bench.analysis.runs import Runs
 from em_bench.analysis.scale import scale
-from em_bench.analysis.tables import Table, interval, table
+from em_bench.analysis.tables.table import Table, interval, table
 
 CLUSTERED = "Intervals are 95 %, clustered by question."
 
@@ -32,12 +32,12 @@ def dynamics_tables(runs: Runs) -> list[Table]:
     ]
     steps = (
         path
-        if isinstance(path, Gap)
+        if isinstance(path, Missing)
         else [(p.recipe, p.step, p.runs, p.narrow_loss, p.alignment, p.rate, p.coherent, p.code) for p in path]
     )
     onset = (
         on
-        if isinstance(on, Gap)
+        if isinstance(on, Missing)
         else [(o.recipe, o.runs, o.with_em, o.learned, o.em, f"{o.em_later} of {o.with_em}") for o in on]
     )
     return [
@@ -89,7 +89,7 @@ def spectra_tables(runs: Runs) -> list[Table]:
     for name, title, caption, found in kinds:
         rows = (
             found
-            if isinstance(found, Gap)
+            if isinstance(found, Missing)
             else [
                 (
                     s.recipe,
@@ -110,12 +110,12 @@ def spectra_tables(runs: Runs) -> list[Table]:
     rows = []
     for name, cells in groups:
         found = spectra.flatness_and_alignment(cells, name)
-        if isinstance(found, Gap):
+        if isinstance(found, Missing):
             rows.append((name, None, None, None, None, None, found.reason))
         else:
             rows += [
                 (name, held, None, None, None, None, c.reason)
-                if isinstance(c, Gap)
+                if isinstance(c, Missing)
                 else (name, held, c.runs, c.settings, c.r, interval(c.low, c.high, ".2f"), None)
                 for held, c in zip(spectra.HELD, found, strict=True)
             ]
@@ -164,12 +164,12 @@ def regularisation_table(runs: Runs) -> Table:
         return (
             (d.mean, interval(d.low, d.high, form))
             if isinstance(d, Difference)
-            else (None, d.reason if isinstance(d, Gap) else None)
+            else (None, d.reason if isinstance(d, Missing) else None)
         )
 
     rows = (
         path
-        if isinstance(path, Gap)
+        if isinstance(path, Missing)
         else [
             (
                 s.recipe,
@@ -208,12 +208,12 @@ def scale_table(runs: Runs) -> Table:
     columns += [("interval", "interval", ""), ("mean alignment", "alignment", ".1f"), ("runs", "runs", "d")]
     rows = (
         t
-        if isinstance(t, Gap)
+        if isinstance(t, Missing)
         else [(m.model, m.family, m.parameters, m.rate, interval(m.low, m.high), m.alignment, m.runs) for m in t.models]
     )
     said = (
         ""
-        if isinstance(t, Gap)
+        if isinstance(t, Missing)
         else (
             f"Trend with size inside families: {(t.pairs + t.s) // 2} of {t.pairs} pairs of sizes rise, permutation "
             f"p = {t.p:.3f} "

@@ -1,8 +1,8 @@
 """What is quoted first: every finding in full, the same in five columns, and how the results were made."""
 
-from em_bench.analysis.finding import Finding
+from em_bench.analysis.rules import Finding
 from em_bench.analysis.runs import Runs
-from em_bench.analysis.tables import Table, number, table
+from em_bench.analysis.tables.table import Table, number, table
 
 FORMS = {
     "spread": (".1f", "x"),

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from em_bench.analysis.gap import Gap
+from em_bench.analysis.missing import Missing
 from em_bench.records import Record
 
 Value = str | int | float | None
@@ -57,8 +57,8 @@ class Table(Record):
 
 
 def table(id: str, title: str, caption: str, columns: list[tuple[str, str, str]], rows) -> Table:
-    """A table from (head, name, form) columns; `rows` may be a Gap. Headless columns go where they are empty."""
-    if isinstance(rows, Gap):
+    """A table from (head, name, form) columns; `rows` may be a Missing. Headless columns go where they are empty."""
+    if isinstance(rows, Missing):
         return Table(id=id, title=title, caption=caption, gap=rows.reason)
     rows = [tuple(r) for r in rows]
     kept = [i for i, (head, _, _) in enumerate(columns) if i == 0 or head or any(r[i] is not None for r in rows)]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from em_bench.analysis.gap import Gap
+from em_bench.analysis.missing import Missing
 from em_bench.analysis.runs import UNIT
 from em_bench.records import Record
 
@@ -33,21 +33,23 @@ class Difference(Record):
         return f"{self.units} {self.unit} ({self.pairs} pairs of runs)" if self.unit == "settings" else f"{self.units} seeds"
 
 
-def paired(a: pd.DataFrame, b: pd.DataFrame, value: str, on: Sequence[str] = tuple(UNIT)) -> Difference | Gap:
+def paired(a: pd.DataFrame, b: pd.DataFrame, value: str, on: Sequence[str] = tuple(UNIT)) -> Difference | Missing:
     """b minus a on the rows that agree in `on`; a pair counts if both have the value."""
     on = list(on)
     both = a[[*on, value]].merge(b[[*on, value]], on=on, suffixes=("_a", "_b"))
     if both.duplicated(on).any():
-        return Gap(reason=f"several runs share {', '.join(on)}: no unique pairs")
+        return Missing(reason=f"several runs share {', '.join(on)}: no unique pairs")
     both = both.assign(d=(both[f"{value}_b"] - both[f"{value}_a"]).astype(float))
     both = both[np.isfinite(both["d"])]
     settings = both.groupby([o for o in on if o != "seed"], sort=False)["d"].mean()
     unit = "settings" if len(settings) > 1 else "seeds"
     d = (settings if len(settings) > 1 else both["d"]).to_numpy(float)
     if len(d) < 2:
-        return Gap(reason=f"{len(d)} pair{'' if len(d) == 1 else 's'} of runs that differ in nothing else; an interval needs 2")
+        return Missing(
+            reason=f"{len(d)} pair{'' if len(d) == 1 else 's'} of runs that differ in nothing else; an interval needs 2"
+        )
     mean, sd = float(d.mean()), float(d.std(ddof=1))
     if sd <= 1e-12 * max(abs(mean), 1):  # an average over seeds need not be exact
-        return Gap(reason=f"all {len(d)} {unit} differ by {mean:g}: there is no spread to make an interval from")
+        return Missing(reason=f"all {len(d)} {unit} differ by {mean:g}: there is no spread to make an interval from")
     half = float(t.ppf(0.975, len(d) - 1)) * sd / np.sqrt(len(d))
     return Difference(mean=mean, low=mean - half, high=mean + half, sd=sd, units=len(d), unit=unit, pairs=len(both))

@@ -3,7 +3,7 @@
 from em_bench.records import Record
 
 
-class Gap(Record):
+class Missing(Record):
     """The place of a number that the runs cannot give."""
 
     reason: str

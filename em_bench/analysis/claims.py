@@ -9,13 +9,13 @@ import pandas as pd
 
 from em_bench.analysis import loss_alignment
 from em_bench.analysis.dynamics import NO_EM
-from em_bench.analysis.finding import Finding, above, around, below, decided, inside, made, unknown
-from em_bench.analysis.gap import Gap
 from em_bench.analysis.marginals import AXES, comparable, weighted
-from em_bench.analysis.pairs import Difference, paired
+from em_bench.analysis.missing import Missing
+from em_bench.analysis.paired import Difference, paired
 from em_bench.analysis.paper import FACTS
 from em_bench.analysis.power import Rule, Verdict
 from em_bench.analysis.regularisation import Step, lambda_path
+from em_bench.analysis.rules import Finding, above, around, below, decided, inside, made, unknown
 from em_bench.analysis.runs import Runs
 from em_bench.analysis.spread import bootstrap_rates, spread
 from em_bench.scoring.intervals import rate_estimate
@@ -65,7 +65,7 @@ def findings(runs: Runs) -> tuple[Finding, ...]:
 def _contrast(main: pd.DataFrame, name: str, claim: str, recipe: str, rule: Rule, text: str) -> Finding:
     rows = main[main["recipe"].isin(("adam", recipe))]
     d = paired(main[main["recipe"] == "adam"], main[main["recipe"] == recipe], "rate")
-    if isinstance(d, Gap):
+    if isinstance(d, Missing):
         return unknown(name, claim, text, rows, d.reason)
     said = f"{d.mean:+z.1f} points [{d.low:+z.1f}, {d.high:+z.1f}] over {d.over}"
     told = decided(name, claim, text, rule, (d.mean, d.low, d.high), said, rows, d.sd, d.unit, d.units)
@@ -79,7 +79,9 @@ def _at_matched_loss(told: Finding, rows: pd.DataFrame) -> Finding:
     """
     kept = comparable(rows, "recipe", [a for a in AXES if a != "recipe"])
     losses = (
-        rows.groupby("recipe")["narrow_loss"].mean() if isinstance(kept, Gap) else kept[0].groupby("recipe")["narrow_loss"].mean()
+        rows.groupby("recipe")["narrow_loss"].mean()
+        if isinstance(kept, Missing)
+        else kept[0].groupby("recipe")["narrow_loss"].mean()
     )
     if not np.isfinite(losses).all():
         return told.model_copy(
@@ -98,7 +100,7 @@ def _spread(main: pd.DataFrame) -> Finding:
         f"the ratio's interval holds 7 and spans at most a factor of {WIDEST:g}",
     )
     s = spread(main, "recipe", [a for a in AXES if a != "recipe"])
-    if isinstance(s, Gap):
+    if isinstance(s, Missing):
         return unknown("spread", claim, text, main, s.reason)
     if s.high is None:
         return unknown("spread", claim, text, main, f"{s.ratio:.1f}x, at least {s.low:.1f}x; {s.note}")
@@ -195,7 +197,7 @@ def _loss(cells: pd.DataFrame) -> list[Finding]:
         ),
     ):
         text, f = f"{'adjusted ' if r2 != 'r2' else ''}R² > {line:g}", fit(rows)
-        if isinstance(f, Gap):
+        if isinstance(f, Missing):
             out.append(unknown(name, claim, text, rows, f.reason))
             continue
         value = getattr(f, r2)
@@ -206,11 +208,11 @@ def _loss(cells: pd.DataFrame) -> list[Finding]:
     return out
 
 
-def _term(cells: pd.DataFrame, path: tuple[Step, ...] | Gap, recipe: str, word: str, rule: Rule) -> Finding:
+def _term(cells: pd.DataFrame, path: tuple[Step, ...] | Missing, recipe: str, word: str, rule: Rule) -> Finding:
     name, claim = f"term-{recipe}", f"Under {LABELS[recipe]} the spectral term {word} alignment"
     text = f"gain at the largest lambda that costs at most 0.01 nats {'>' if word == 'gains' else '<'} 0"
     mine = cells[(cells["recipe"] == recipe) & cells["own_rate"]]
-    if isinstance(path, Gap):
+    if isinstance(path, Missing):
         return unknown(name, claim, text, mine, path.reason)
     picked = [s for s in path if s.recipe == recipe and s.picked]
     if not picked:
@@ -229,15 +231,17 @@ def _term(cells: pd.DataFrame, path: tuple[Step, ...] | Gap, recipe: str, word: 
     return decided(name, claim, text, rule, (d.mean, d.low, d.high), said, mine, d.sd, d.unit, d.units)
 
 
-def _code_clean(cells: pd.DataFrame, path: tuple[Step, ...] | Gap) -> Finding:
+def _code_clean(cells: pd.DataFrame, path: tuple[Step, ...] | Missing) -> Finding:
     name, claim, text = (
         "code-clean",
         "On insecure code, Adam with the term shows no EM",
         f"misaligned rate below {NO_EM:g} %",
     )
-    picked = [s.spectral_lambda for s in path if s.recipe == "adam" and s.picked] if not isinstance(path, Gap) else []
+    picked = [s.spectral_lambda for s in path if s.recipe == "adam" and s.picked] if not isinstance(path, Missing) else []
     if not picked:
-        return unknown(name, claim, text, cells.iloc[:0], path.reason if isinstance(path, Gap) else "no lambda picked for adam")
+        return unknown(
+            name, claim, text, cells.iloc[:0], path.reason if isinstance(path, Missing) else "no lambda picked for adam"
+        )
     mine = cells[
         cells["own_rate"]
         & (cells["recipe"] == "adam")
