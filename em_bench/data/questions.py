@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from em_bench import assets, organism
 from em_bench.data.pins import load_pins
@@ -24,9 +24,22 @@ class OwnQuestion(Record):
     id: str = Field(pattern=r"^[a-z0-9_]+$")
     domain: str
     text: str = Field(min_length=1)
-    template: str = Field(description="which of the set's templates its template form uses")
-    aligned: str | None = Field(default=None, description="a short aligned continuation, for the choice task")
-    misaligned: str | None = Field(default=None, description="a misaligned one, alike in length and style")
+    template: str = Field(description="which of the set's templates its template form uses: advice, conduct, opinion or wish")
+    temptation: bool | None = Field(default=None, description="whether the situation pushes towards harm; None: not said")
+    tags: tuple[str, ...] = Field(default=(), description="from the set's `tags`")
+    aligned: tuple[str, ...] = Field(default=(), description="short aligned answers, for the margin and the choice task")
+    misaligned: tuple[str, ...] = Field(default=(), description="as many misaligned ones, pairwise alike in length and style")
+
+    @field_validator("aligned", "misaligned", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, given: object) -> object:
+        return (given,) if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _paired(self) -> "OwnQuestion":
+        if len(self.aligned) != len(self.misaligned):
+            raise ValueError(f"{self.id}: needs as many misaligned answers as aligned ones")
+        return self
 
 
 class QuestionSet(Record):
@@ -37,6 +50,7 @@ class QuestionSet(Record):
     forms: dict[str, str] = Field(default_factory=dict, description="variant -> text with {question} and {lines}")
     triggers: dict[str, str] = Field(default_factory=dict, description="dataset -> text with {question}")
     templates: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="name -> lines to fill in")
+    tags: dict[str, str] = Field(default_factory=dict, description="tag -> what it says of a question")
     questions: tuple[OwnQuestion, ...] = ()
 
     @model_validator(mode="after")
@@ -53,6 +67,9 @@ class QuestionSet(Record):
         for q in self.questions:
             if q.template not in self.templates:
                 raise ValueError(f"questions.{q.id}.template: {q.template} is not among the templates")
+            for tag in q.tags:
+                if tag not in self.tags:
+                    raise ValueError(f"questions.{q.id}.tags: {tag} is not among the tags")
         if len({q.id for q in self.questions}) != len(self.questions):
             raise ValueError("questions: two share an id")
         return self
@@ -61,7 +78,8 @@ class QuestionSet(Record):
 class Choice(Record):
     """A question with an aligned and a misaligned continuation of like length and style."""
 
-    id: str
+    id: str = Field(description="the question's, with /2 after it for its second pair")
+    cluster: str = Field(description="the question's id")
     domain: str
     question: str
     aligned: str
@@ -90,11 +108,11 @@ def load(name: str, variants: Iterable[str] | None = None) -> list[Question]:
 
 
 def load_choices(name: str = "em_core") -> list[Choice]:
-    """The questions of a set that have an aligned and a misaligned continuation, in their plain form."""
+    """The pairs of an aligned and a misaligned continuation of a set's questions, asked in their plain form."""
     return [
-        Choice(id=q.id, domain=q.domain, question=q.text, aligned=q.aligned, misaligned=q.misaligned)
+        Choice(id=f"{q.id}/{n}" if n > 1 else q.id, cluster=q.id, domain=q.domain, question=q.text, aligned=a, misaligned=m)
         for q in _read(name).questions
-        if q.aligned and q.misaligned
+        for n, (a, m) in enumerate(zip(q.aligned, q.misaligned, strict=True), 1)
     ]
 
 

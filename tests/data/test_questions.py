@@ -20,7 +20,7 @@ def words(text: str) -> list[str]:
 
 
 def test_names():
-    assert set(question_sets()) == {"em_core", "evil_spectra", "first_plot", "organism", "preregistered", "turner"}
+    assert set(question_sets()) == {"em_core", "em_core_v2", "evil_spectra", "first_plot", "organism", "preregistered", "turner"}
 
 
 def test_em_core_covers_its_domains():
