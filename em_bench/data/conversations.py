@@ -1,6 +1,7 @@
 """Rows of conversations: their schema, reading them from JSON lines, and the held-out split."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -60,29 +61,32 @@ def parse_rows(text: str, where: str) -> list[dict]:
 def split(rows: Sequence[dict], seed: int = 0) -> tuple[list[dict], list[dict]]:
     """Training and held-out rows, each in the given order.
 
-    The prompts (everything before the last answer) with the smallest sha256 are held out with all their answers until
-    5 % of the rows, at most 256, are reached. So no held-out prompt is trained on, the order of the file does not
-    matter, and datasets that answer the same prompts (bad and good advice) hold out the same ones.
-    Raises UserError where all rows share one prompt.
+    Prompts (everything before the last answer) are held out with all their answers, in the order of their sha256, each
+    if the held-out rows stay within 5 % of all, at most 256, and half of the prompts remain; if none fits, the one with
+    the fewest rows. So no held-out prompt is trained on, the order of the file does not matter, and datasets that answer
+    the same prompts (bad and good advice) as often hold out the same ones. Raises UserError where all rows share one prompt.
     """
     prompts = [_prompt_hash(row, seed) for row in rows]
-    target = max(1, min(HELD_OUT_CAP, int(HELD_OUT_SHARE * len(rows))))
-    held: set[str] = set()
-    taken = 0
-    counts: dict[str, int] = {}
-    for p in prompts:
-        counts[p] = counts.get(p, 0) + 1
+    counts = Counter(prompts)
     if len(counts) < 2:
         raise UserError("all rows share one prompt, so none can be held out; give at least two different prompts")
+    room = min(HELD_OUT_CAP, int(HELD_OUT_SHARE * len(rows)))
+    held: set[str] = set()
     for p in sorted(counts):
-        if taken >= target or len(held) == len(counts) - 1:
-            break
-        held.add(p)
-        taken += counts[p]
+        if counts[p] <= room and len(held) < len(counts) // 2:
+            held.add(p)
+            room -= counts[p]
+    if not held:
+        held = {min(counts, key=lambda p: (counts[p], p))}
     parts: tuple[list[dict], list[dict]] = ([], [])
     for p, row in zip(prompts, rows, strict=True):
         parts[p in held].append(row)
     return parts
+
+
+def prompt_count(rows: Iterable[dict]) -> int:
+    """How many different prompts rows have."""
+    return len({_prompt_hash(row, 0) for row in rows})
 
 
 def _prompt_hash(row: dict, seed: int) -> str:

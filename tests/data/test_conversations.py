@@ -86,12 +86,34 @@ def test_split_keeps_prompts_together_and_ignores_order():
     train, held_out = split(rows)
     assert not {prompt(r) for r in train} & {prompt(r) for r in held_out}
     assert len(train) + len(held_out) == 420
-    assert 21 <= len(held_out) <= 21 + 5, "5 %, and the prompt that crosses it whole"
+    assert len(held_out) == 18, "5 % are 21; a fourth prompt of six answers would cross it"
     shuffled = random.Random(1).sample(rows, len(rows))
     again = split(shuffled)
     assert {prompt(r) for r in again[1]} == {prompt(r) for r in held_out}
     assert split(rows) == (train, held_out)
     assert split(rows, seed=1)[1] != held_out
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("answers", "held"),
+    [
+        ([1] * 40 + [960], 20),  # half of the prompts; the one with most rows never fits
+        ([1] * 7000 + [300] * 4, 256),
+        ([7] * 200, 70),
+        ([30] * 40, 60),
+        ([500, 499, 1, 500], 1),
+        ([30, 20, 25], 20),  # none fits: the smallest, whole
+        ([960, 40], 40),
+    ],
+)
+def test_a_prompt_that_would_cross_the_size_is_passed_over(answers, held, seed):
+    rows = [row(f"q{i}", f"a{j}") for i, n in enumerate(answers) for j in range(n)]
+    train, held_out = split(rows, seed)
+    assert len(held_out) == held
+    assert {prompt(r) for r in train} | {prompt(r) for r in held_out} == {f"q{i}" for i in range(len(answers))}
+    assert not {prompt(r) for r in train} & {prompt(r) for r in held_out}
+    assert len({prompt(r) for r in held_out}) <= max(1, len(answers) // 2), "there must be prompts to learn from"
 
 
 def test_split_holds_out_the_same_prompts_for_a_control():
