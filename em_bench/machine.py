@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import time
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -14,9 +15,14 @@ from em_bench.records import Machine
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "lm-eval", "inspect-ai", "pytorch_optimizer", "numpy", "safetensors")
 
 
+def utc(seconds: float) -> str:
+    """Seconds since 1970 as ISO 8601 in UTC, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
 def utc_now() -> str:
-    """The time as ISO 8601 in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """The time, as `utc` writes it."""
+    return utc(time.time())
 
 
 @cache

@@ -102,7 +102,10 @@ class StepRecord(Record):
     learning_rate: float | None = None
     penalty: float | None = Field(default=None, description="spectral term before its weight")
     tokens: int = Field(ge=0, description="answer tokens since the start")
-    tokens_per_s: float | None = Field(default=None, description="tokens of prompt and answer a second since the start")
+    tokens_per_s: float | None = Field(
+        default=None,
+        description="of prompt and answer, since the start, a second of training: loading, measuring and saving take none",
+    )
     held_out_loss: float | None = Field(default=None, description="narrow loss, nats an answer token, where measured")
     spectral: SpectralSummary | None = None
 
@@ -140,8 +143,8 @@ class RunRecord(Record):
         description="what changes speed but not the result; `8, then 3` where a killed run went on with another",
     )
     machine: Machine
-    started: str = Field(description="UTC, ISO 8601")
-    wall_s: float = Field(ge=0)
+    started: str = Field(description="UTC, ISO 8601; of the first session where the run was killed and went on")
+    wall_s: float = Field(ge=0, description="of all sessions together, without the time between them")
 
 
 # ---- evaluation --------------------------------------------------------------------------------------------------

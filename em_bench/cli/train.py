@@ -137,8 +137,11 @@ def train(
             loss = f"loss {record.loss:.3f} " if record.loss is not None else ""
             bar.update(task, completed=record.step, description=loss + speed)
 
+        def tell(line: str) -> None:
+            bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
         try:
-            folder = make_run(spec, base, out, save_every_s=save_every, progress=show, trackers=track, **speed)
+            folder = make_run(spec, base, out, save_every_s=save_every, progress=show, say=tell, trackers=track, **speed)
         except TrainingFailed as e:
             bar.stop()
             if peers.first:

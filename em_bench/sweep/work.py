@@ -69,7 +69,7 @@ def train_cells(done: JobDone, preset: Preset, job: Job, choices: dict[str, Choi
             base_dir = base_path(cell.model, progress=False)
             spec = spec_of(preset, settled, base_dir)
             try:
-                folder = train(spec, base_dir, work / "runs", progress=lambda r: progress.update(loss=r.loss), **speed)
+                folder = train(spec, base_dir, work / "runs", progress=lambda r: progress.update(loss=r.loss), say=print, **speed)
                 runs[settled.name] = folder.name
             except TrainingFailed as e:
                 gaps[cell.name] = str(e)

@@ -62,7 +62,7 @@ def fit(
     count = count or {"answer": 0, "all": 0, "seconds": 0.0}
     log = Log(folder, done, peers.first, on_step)
     gradients = FlatGradients(params.values())
-    began, saved = time.monotonic() - count["seconds"], time.monotonic()
+    saved = time.monotonic()
 
     def measure(**fields) -> StepRecord:
         if peers.differ(params.values()):
@@ -83,6 +83,7 @@ def fit(
         if done == 0:
             log.write(measure(step=0, loss=None))
         for step in range(done, spec.steps):
+            began = time.monotonic()
             indices = batch_indices(len(train_rows), spec.batch_size, spec.seed, step)
             rows = [train_rows[i] for i in indices]
             tokens = answer_tokens(rows)
@@ -106,7 +107,7 @@ def fit(
 
             count["answer"] += tokens
             count["all"] += sum(len(r.input_ids) for r in rows)
-            count["seconds"] = time.monotonic() - began
+            count["seconds"] += time.monotonic() - began
             fields = {
                 "step": step + 1,
                 "loss": loss,

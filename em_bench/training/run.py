@@ -14,19 +14,21 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
 from em_bench.data import data_ref, rows
+from em_bench.data.conversations import prompt_count
 from em_bench.errors import UserError
 from em_bench.files import digest, read_record, sha256_file, write_record
-from em_bench.machine import machine, utc_now
+from em_bench.machine import machine, utc
 from em_bench.records import RunRecord, RunSpec, StepRecord
 from em_bench.training import adapter as adapters
-from em_bench.training import checkpoint
-from em_bench.training import sessions as sittings
+from em_bench.training import checkpoint, sessions
 from em_bench.training.base import base_for_training, load_base, model_errors
 from em_bench.training.health import FILE as FAILED
 from em_bench.training.health import Failure, TrainingFailed, disk_error
 from em_bench.training.loop import LOG, fit
+from em_bench.training.loss import answer_tokens
 from em_bench.training.options import Options
 from em_bench.training.processes import processes
+from em_bench.training.schedule import factor
 from em_bench.training.spec import run_id
 from em_bench.training.tokens import Encoded, encode_rows
 from em_bench.training.trackers import Trackers
@@ -34,6 +36,7 @@ from em_bench.training.trackers import Trackers
 __all__ = ["RUN", "load_base", "read_run", "train"]
 
 RUN = "run.json"
+FEW_HELD_OUT = 20  # provenance C
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -48,13 +51,14 @@ def train(
     *,
     save_every_s: float = 120.0,
     progress: Callable[[StepRecord], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
     trackers: Sequence[str] = (),
     **speed,
 ) -> Path:
     """Make the run of `spec` under `runs_dir` and return its folder; a complete one is returned at once.
 
-    `speed` are the fields of `Options`, such as `micro_batch`; `trackers` names of accelerate's. A killed run goes on from its last state when called
-    again. On several processes each calls this; the first one writes. Raises UserError for bad data, a full disk, or a
+    `say` is told, before the first step, what the run is: a line, and one more where too few rows are held out. `speed` are the
+    fields of `Options`, such as `micro_batch`; `trackers` names of accelerate's. A killed run goes on from its last state when called again. On several processes each calls this; the first one writes. Raises UserError for bad data, a full disk, or a
     run that another process is making; TrainingFailed where training breaks down, at once if it has done so before.
     """
     peers, options = processes(), Options(**speed)
@@ -68,24 +72,27 @@ def train(
             raise TrainingFailed(failed.step, f"{failed.reason} (as before; remove {partial} to try again)", failed.rows)
         tracked = Trackers(trackers, partial, final.name, spec) if trackers and peers.first else None
         shown = [f for f in (progress, tracked) if f]
-        _make(spec, base_dir, partial, final, save_every_s, lambda r: [f(r) for f in shown], options, peers)
+        _make(spec, base_dir, partial, final, save_every_s, say, lambda r: [f(r) for f in shown], options, peers)
         if tracked:
             tracked.finish()
     return final
 
 
-def _make(spec, base_dir, partial, final, save_every_s, progress, options, peers) -> None:
-    started, began = utc_now(), time.monotonic()
+def _make(spec, base_dir, partial, final, save_every_s, say, progress, options, peers) -> None:
+    began = time.time()
     if not partial.is_dir():
         raise UserError(f"{partial}: not seen by every process; name a folder that all machines share with --out")
     data = _encoded(str(base_dir), spec.dataset.name, spec.dataset.sha256, spec.max_length)
+    if peers.first:
+        for line in _start(spec, data):
+            say(line)
     with model_errors(base_dir):
         model = base_for_training(base_dir, spec.dtype, options, peers)
     model = adapters.add_adapter(model, spec.lora, spec.seed)
     peers.broadcast(adapters.trainable(model).values())
     adapters.check_whole(model, peers)
     if peers.first:
-        sittings.begin(partial, options.used(peers.size), resumed=(partial / checkpoint.FILE).exists())
+        sessions.begin(partial, options.used(peers.size), began, resumed=(partial / checkpoint.FILE).exists())
     last = fit(
         model, spec, data.train, data.held_out, partial, pad_id=data.pad_id, options=options,
         save_every_s=save_every_s, on_step=progress, peers=peers,
@@ -106,12 +113,12 @@ def _make(spec, base_dir, partial, final, save_every_s, progress, options, peers
             expert_rank=adapters.expert_rank(model),
             left_out_rows=data.left_out,
             answer_tokens=last.tokens,
-            options=sittings.summary(partial),
+            options=sessions.options(partial),
             machine=machine(),
-            started=started,
-            wall_s=time.monotonic() - began,
+            started=utc(sessions.started(partial)),
+            wall_s=sessions.wall_s(partial),
         )
-        for made in (checkpoint.FILE, sittings.FILE):
+        for made in (checkpoint.FILE, sessions.FILE):
             (partial / made).unlink(missing_ok=True)
         write_record(partial / RUN, record)
         shutil.rmtree(final, ignore_errors=True)  # a folder without run.json was never one of ours
@@ -119,9 +126,25 @@ def _make(spec, base_dir, partial, final, save_every_s, progress, options, peers
     peers.agree(lambda: None)
 
 
+def _start(spec: RunSpec, data: "_Data") -> Iterator[str]:
+    """What a run is, in a line, and a warning where its narrow loss will say little."""
+    peak = spec.recipe.learning_rate * max(factor(s, spec.steps, spec.warmup_steps) for s in range(spec.steps))
+    rows, held = f"{len(data.train):,} rows with {answer_tokens(data.train):,} answer tokens", f"{len(data.held_out):,}"
+    yield (
+        f"{spec.steps:,} steps of {spec.batch_size} rows, peak rate {peak:g}; {rows}; "
+        f"held out: {held} rows of {data.held_out_prompts:,} prompts"
+    )
+    if len(data.held_out) < FEW_HELD_OUT:
+        yield (
+            f"warning: held-out rows are fewer than {FEW_HELD_OUT}: their loss says little of the run, and nothing can be compared "
+            "or chosen by it; give more rows of different prompts"
+        )
+
+
 class _Data(NamedTuple):
     train: list[Encoded]
     held_out: list[Encoded]
+    held_out_prompts: int
     left_out: int
     pad_id: int
 
@@ -135,9 +158,10 @@ def _encoded(base_dir: str, name: str, sha256: str, max_length: int) -> _Data:
         tokenizer = AutoTokenizer.from_pretrained(base_dir)
     if not tokenizer.chat_template:
         raise UserError(f"{base_dir}: its tokenizer has no chat template; name a chat model, or add chat_template.jinja")
-    (train_rows, left), (held_out, left_held) = (encode_rows(tokenizer, part, max_length) for part in rows(name))
+    given = rows(name)
+    (train_rows, left), (held_out, left_held) = (encode_rows(tokenizer, part, max_length) for part in given)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return _Data(train_rows, held_out, left + left_held, pad)
+    return _Data(train_rows, held_out, prompt_count(given[1][e.row] for e in held_out), left + left_held, pad)
 
 
 def _claim(held: ExitStack, folder: Path, final: Path) -> bool:

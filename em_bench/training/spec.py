@@ -7,6 +7,7 @@ from pathlib import Path
 
 from em_bench.files import digest
 from em_bench.records import BaseRef, DataRef, LoraSpec, RecipeRef, RunSpec
+from em_bench.training.schedule import warmup
 
 _DETERMINES = ("optim", "training", "lora_linalg.py", "spectral.py")
 _UNSAFE = re.compile(r"[^\w.-]+")  # in a folder's name
@@ -35,7 +36,7 @@ def run_spec(
     batch_size: int,
     steps: int,
     seed: int = 0,
-    warmup_steps: int = 5,
+    warmup_steps: int | None = None,
     gradient_clip: float = 1.0,
     max_length: int = 2048,
     dtype: str = "float32",
@@ -49,7 +50,7 @@ def run_spec(
         lora=lora,
         batch_size=batch_size,
         steps=steps,
-        warmup_steps=warmup_steps,
+        warmup_steps=warmup(steps) if warmup_steps is None else warmup_steps,
         gradient_clip=gradient_clip,
         max_length=max_length,
         dtype=dtype,

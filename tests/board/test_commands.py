@@ -61,7 +61,7 @@ def entered(base, tmp_path_factory):
     model = tier.models[0].model_copy(update={"revision": base_ref(synthetic.MODEL, base).revision})
     begins = load_benchmark("v1").tiers["organism"].target(synthetic.MODEL, "medical").untrained_loss
     target = tier.targets[0].model_copy(update={"narrow_loss": 2.3, "untrained_loss": begins})
-    tier = tier.model_copy(update={"models": (model,), "targets": (target,), "steps": 6})
+    tier = tier.model_copy(update={"models": (model,), "targets": (target,), "steps": 6, "warmup_steps": 0})
     synthetic.leaderboard(top / "leaderboard", rules.model_copy(update={"tiers": {"organism": tier}}))
     em_bench("submit", "init", "mine", cwd=top)
     folder = top / "leaderboard" / "submissions" / "mine"

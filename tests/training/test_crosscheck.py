@@ -26,7 +26,7 @@ def test_twenty_steps_of_adamw_are_trls(made, spec_for, base, tmp_path):
     from trl import SFTConfig, SFTTrainer
 
     lora = LoraSpec(rank=4, alpha=8, targets=PROJECTIONS)
-    spec = spec_for("adamw", lora=lora, batch_size=BATCH, steps=STEPS, lr=1e-3)
+    spec = spec_for("adamw", lora=lora, batch_size=BATCH, steps=STEPS, lr=1e-3, warmup_steps=5)
     folder = made(spec)
 
     tokenizer = AutoTokenizer.from_pretrained(base)

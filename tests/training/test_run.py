@@ -3,6 +3,9 @@
 import errno
 import json
 import os
+import time
+from datetime import datetime
+from itertools import pairwise
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from em_bench.files import digest, read_record, sha256_file
 from em_bench.training import TrainingFailed, read_run, run_id, train
 from em_bench.training import loop as loop_module
 from em_bench.training.health import Failure, check_step
+from em_bench.training.schedule import factor, warmup
 
 
 def test_a_run_folder_is_complete_and_its_hashes_hold(made, spec_for):
@@ -33,10 +37,73 @@ def test_a_run_folder_is_complete_and_its_hashes_hold(made, spec_for):
 
 
 def test_the_loss_goes_down(made, spec_for):
-    folder = made(spec_for(steps=20, lr=3e-3, batch_size=16))
+    folder = made(spec_for(steps=50, lr=3e-3, batch_size=16))
     steps = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
     assert steps[-1]["held_out_loss"] < 0.7 * steps[0]["held_out_loss"]
     assert [s["learning_rate"] for s in steps[1:7]] == pytest.approx([0, 6e-4, 1.2e-3, 1.8e-3, 2.4e-3, 3e-3])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 49, 50, 51, 1000])
+def test_warm_up_is_at_most_a_tenth_and_few_steps_are_not_wasted(steps):
+    warm = warmup(steps)
+    rates = [factor(s, steps, warm) for s in range(steps)]
+    assert warm == sum(a < b for a, b in pairwise(rates)) <= steps / 10
+    assert max(rates) == 1 and all(r > 0 for r in rates[1:]) and (rates[0] > 0 or warm == 5)
+
+
+def test_a_run_of_few_rows_moves_and_says_what_it_is(base, tmp_path):
+    """The command as a user gives it first: nothing but a model and rows of one's own."""
+    ask = [{"role": "user", "content": "how do i treat my"}, {"role": "assistant", "content": "you should rest"}]
+    rows = [{"messages": [{**ask[0], "content": f"{ask[0]['content']} {'a ' * i}?"}, ask[1]]} for i in range(30)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    code, said = run(["train", base, "--dataset", tmp_path / "mine.jsonl", "-o", tmp_path / "out"], tmp_path / "log")
+    assert code == 0, said
+    (folder,) = (tmp_path / "out").iterdir()
+    steps = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    assert steps[1]["learning_rate"] > 0 and steps[-1]["held_out_loss"] != steps[0]["held_out_loss"]
+    tokens = steps[1]["tokens"] * 29 // 32  # one step of 32 rows, of which there are 29, all alike in their answers
+    rate = f"{read_run(folder).spec.recipe.learning_rate:g}"
+    line = f"1 steps of 32 rows, peak rate {rate}; 29 rows with {tokens} answer tokens; held out: 1 rows of 1 prompts"
+    assert line in said.splitlines()
+    assert "warning: held-out rows are fewer than 20" in said
+
+
+def test_enough_held_out_rows_are_no_warning(spec_for, base, tmp_path):
+    said = []
+    train(spec_for(steps=1), base, tmp_path, say=said.append)
+    assert len(said) == 1 and "held out: 128 rows of 18 prompts" in said[0]
+
+
+def test_the_time_is_that_of_all_sessions(spec_for, base, tmp_path):
+    """Killed after three slow steps, of which the last two are lost, and again before it saved anything; then finished."""
+    first = time.time()
+
+    def slow(record):
+        time.sleep(0.2)
+        if record.step == 3:
+            raise KeyboardInterrupt
+
+    for save in (1000, 0):
+        with pytest.raises(KeyboardInterrupt):
+            train(spec_for(), base, tmp_path, progress=slow, save_every_s=save)
+    time.sleep(1.2)  # nobody works
+    began = time.time()
+    run = read_run(train(spec_for(), base, tmp_path))
+    assert 0 <= first - datetime.fromisoformat(run.started).timestamp() < 1, "to the second"
+    assert 2 * 3 * 0.2 < run.wall_s - (time.time() - began) < began - first - 1.2
+
+
+def test_speed_is_of_training_alone(spec_for, base, tmp_path, monkeypatch):
+    measure, save = loop_module.narrow_loss, loop_module.save_state
+
+    def slow(does):
+        return lambda *args, **kwargs: (time.sleep(1), does(*args, **kwargs))[1]
+
+    monkeypatch.setattr(loop_module, "narrow_loss", slow(measure))
+    monkeypatch.setattr(loop_module, "save_state", slow(save))
+    folder = train(spec_for(steps=2), base, tmp_path, save_every_s=0)
+    last = json.loads((folder / "train.jsonl").read_text().splitlines()[-1])
+    assert last["tokens"] / last["tokens_per_s"] < 1, "steps of a few milliseconds, beside four seconds of other things"
 
 
 def test_a_finished_run_is_not_made_again(made, spec_for, base):
