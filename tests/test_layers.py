@@ -11,7 +11,7 @@ import em_bench
 PACKAGE = Path(em_bench.__file__).parent
 LAYERS = [
     {"errors", "records"},
-    {"files", "assets"},
+    {"files", "assets", "thinking"},
     {"yaml_file"},
     {"machine"},
     {"organism"},

@@ -34,6 +34,7 @@ class ReplyCache:
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS reply (judge TEXT, item TEXT, reply TEXT NOT NULL, PRIMARY KEY (judge, item))"
             )
+            self._db.execute("CREATE TABLE IF NOT EXISTS taken (judge TEXT PRIMARY KEY, decoding TEXT NOT NULL)")
             self._db.execute(f"PRAGMA user_version={SCHEMA}")
         except (sqlite3.Error, OSError) as e:
             raise UserError(f"{path}: not usable as a judge cache ({e}); delete it or name another file") from None
@@ -45,8 +46,20 @@ class ReplyCache:
 
     def put(self, judge: str, item: str, reply: Reply) -> None:
         """Keep a reply; committed on return. The first one stays if two processes asked the same. Raises UserError."""
+        self._write("INSERT OR IGNORE INTO reply VALUES (?, ?, ?)", judge, item, json.dumps(reply))
+
+    def taken(self, judge: str) -> dict[str, object] | None:
+        """What a judge (digest of what it was meant to send) turned out to take, if it refused some of it."""
+        row = self._db.execute("SELECT decoding FROM taken WHERE judge = ?", (judge,)).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def put_taken(self, judge: str, decoding: dict[str, object]) -> None:
+        """Keep what a judge takes: its next process is the same judge without asking."""
+        self._write("INSERT OR REPLACE INTO taken VALUES (?, ?)", judge, json.dumps(decoding))
+
+    def _write(self, statement: str, *values: str) -> None:
         try:
-            self._db.execute("INSERT OR IGNORE INTO reply VALUES (?, ?, ?)", (judge, item, json.dumps(reply)))
+            self._db.execute(statement, values)
         except sqlite3.Error as e:
             raise UserError(f"{self.path}: the judge cache cannot be written ({e}); name another file") from None
 

@@ -12,6 +12,7 @@ import os
 import random
 import time
 import urllib.request
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -21,7 +22,8 @@ import httpx2
 import openai
 
 from em_bench.errors import UserError
-from em_bench.judging.reply import Malformed, Reply, read_completion
+from em_bench.judging.reply import Malformed, Refused, Reply, read_completion, server_words
+from em_bench.judging.settings import is_ours, taken
 
 KEY = "OPENAI_API_KEY"
 OFFICIAL = "https://api.openai.com/v1"
@@ -29,8 +31,6 @@ MAX_BYTES = 1 << 20  # of one reply; twenty alternatives for each of a few token
 MAX_BACKOFF_S = 30.0
 MAX_PAUSE_S = 300.0  # an endpoint that asks for more is out of service
 EARLY = 20  # calls after which an endpoint that never answered is taken for misconfigured, not for unlucky
-OURS = ("logprobs", "max_tokens", "max_completion_tokens", "temperature")
-ABOUT_THE_PROMPT = ("context", "too long", "too large", "content", "policy", "filter")
 
 
 class Failed(Exception):
@@ -46,10 +46,11 @@ class _TooLong(Exception):
 
 
 class Endpoint:
-    """A model at an address; an async context manager. `sent` counts the calls that may cost money.
+    """A model at an address; an async context manager. `sent` counts the calls that may have cost money.
 
     model: as the endpoint names it. base_url: default $OPENAI_BASE_URL, else OpenAI's own. decoding: what is sent
-    beside model and messages. Raises UserError for an address that is none, and for OpenAI's own without a key.
+    beside model and messages; `on_taken` hears of what is sent instead where the endpoint refuses some of it before it ever
+    answered. Raises UserError for an address that is none, and for OpenAI's own without a key.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Endpoint:
         attempts: int = 8,
         backoff_s: float = 0.5,
         max_calls: int | None = None,
+        on_taken: Callable[[dict[str, object]], None] = lambda decoding: None,
     ) -> None:
         self.model, self.decoding = model, decoding
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL
@@ -72,7 +74,7 @@ class Endpoint:
         if not self._key and self.host == _host(OFFICIAL):
             raise UserError(f"{KEY}: not set; set it, or name your own endpoint with --base-url or OPENAI_BASE_URL")
         self.timeout_s, self.attempts, self.backoff_s, self.max_calls = timeout_s, attempts, backoff_s, max_calls
-        self.connections, self.sent = connections, 0
+        self.connections, self.sent, self._open, self._on_taken = connections, 0, 0, on_taken
         self.works = False  # whether it is known to have answered, now or in an earlier run
         self._failures = self._rejected = 0
         self._rest_until = 0.0
@@ -83,6 +85,7 @@ class Endpoint:
         return "local" if _is_private(self.host) else self.host
 
     async def __aenter__(self) -> Self:
+        self._returned = asyncio.Condition()
         http = httpx2.AsyncClient(transport=_Transport(self.base_url, self.connections))
         self._client = openai.AsyncOpenAI(
             base_url=self.base_url,
@@ -99,23 +102,30 @@ class Endpoint:
 
     async def ask(self, prompt: str) -> Reply:
         """The reply to one prompt. Raises Failed; UserError where no call to this endpoint can succeed."""
-        for attempt in range(self.attempts):
+        attempt = 0
+        while attempt < self.attempts:
             if attempt:
                 await asyncio.sleep(min(self.backoff_s * 2 ** (attempt - 1), MAX_BACKOFF_S) * random.uniform(0.5, 1.0))
             await self._rest()
-            if self.max_calls is not None and self.sent >= self.max_calls:
-                raise Spent(f"not asked: the cap of {self.max_calls} calls is reached")
-            self.sent += 1
+            await self._begin()
+            decoding, free = self.decoding, False
             try:
                 async with asyncio.timeout(self.timeout_s):
-                    reply = read_completion(await self._send(prompt))
+                    reply = read_completion(await self._send(prompt, decoding))
             except openai.APIStatusError as e:
-                self.sent -= 1  # refused calls are free
+                free = True
+                if self._takes_less(decoding, self._words(e), e.param):
+                    continue
                 problem = self._refused(e)
+            except Refused as e:
+                free, problem = True, str(e)
+                if self._takes_less(decoding, problem):
+                    continue
             except TimeoutError:
                 problem = f"no answer within {self.timeout_s:g} s"
-            except (aiohttp.ClientError, openai.APIConnectionError, OSError):
+            except (aiohttp.ClientError, openai.APIConnectionError, OSError) as e:
                 problem = "the connection fails or is cut"
+                free = isinstance(e, aiohttp.ClientConnectorError)  # nothing was sent
             except _TooLong:
                 return Reply("", problem=f"the reply has more than {MAX_BYTES} bytes")
             except Malformed as e:
@@ -124,14 +134,42 @@ class Endpoint:
                 self.works = True
                 self._failures = 0
                 return reply
+            finally:
+                await self._end(free)
+            attempt += 1
         self._failures += 1
         if self._failures >= EARLY:
             again = "replies so far are kept: run again when it works"
             raise UserError(f"judge {self.model} at {self.host}: {problem}, {self._failures} calls in a row; {again}")
         raise Failed(f"{problem} ({self.attempts} attempts)")
 
-    async def _send(self, prompt: str) -> object:
-        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], **self.decoding}
+    async def _begin(self) -> None:
+        """Wait until the cap allows a call, with those under way counted: they may still turn out to cost nothing."""
+        if self.max_calls is not None:
+            async with self._returned:
+                await self._returned.wait_for(lambda: self.sent + self._open < self.max_calls or self.sent >= self.max_calls)
+                if self.sent >= self.max_calls:
+                    raise Spent(f"not asked: the cap of {self.max_calls} calls is reached")
+        self._open += 1
+
+    async def _end(self, free: bool) -> None:
+        self._open -= 1
+        self.sent += not free
+        async with self._returned:
+            self._returned.notify_all()
+
+    def _takes_less(self, decoding: dict[str, object], words: str, param: str | None = None) -> bool:
+        """Whether the call may be made again, without what the endpoint refuses. Never once it has answered: one judge, one decoding."""
+        if self.decoding != decoding:
+            return True  # another call was told the same
+        less = None if self.works else taken(decoding, words, param)
+        if less is not None:
+            self.decoding = less
+            self._on_taken(less)
+        return less is not None
+
+    async def _send(self, prompt: str, decoding: dict[str, object]) -> object:
+        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], **decoding}
         # Not chat.completions.create: its typed models cost as much as the rest of a call.
         response = await self._client.post(self._url, body=body, cast_to=httpx2.Response)
         try:
@@ -146,9 +184,10 @@ class Endpoint:
 
     def _refused(self, e: openai.APIStatusError) -> str:
         """What went wrong, where another attempt may help. Raises UserError or Failed where it cannot."""
-        status, said = e.status_code, self._message(e)
+        status, words = e.status_code, self._words(e)
+        said = f": {words}" if words else ""
         where = f"judge {self.model} at {self.host}: HTTP {status}"
-        if status in (400, 403, 422) and self._is_ours(e):
+        if status in (400, 403, 422) and is_ours(words, e.param):
             raise UserError(f"{where}{said}; try --mode numeric, or another model") from None
         if status in (401, 403):
             raise UserError(f"{where}{said}; check {KEY}") from None
@@ -161,22 +200,19 @@ class Endpoint:
             if wait is not None and wait > MAX_PAUSE_S:
                 raise UserError(f"{where}: asks to wait {wait:.0f} s; replies so far are kept: run then") from None
             self._rest_until = max(self._rest_until, time.monotonic() + (wait or 0.0))
-            return f"HTTP {status}"
+            return f"HTTP {status}{said}"
         self._rejected += 1
         # This prompt cannot be judged; where none ever could, the endpoint is the wrong one.
         if self._rejected >= EARLY and not self.works:
             raise UserError(f"{where}{said}; it rejected the first {EARLY} calls: try another model") from None
         raise Failed(f"HTTP {status}{said}") from None
 
-    def _is_ours(self, e: openai.APIStatusError) -> bool:
-        """Whether no prompt can be judged (a parameter is not supported), not only this one (too long, filtered)."""
-        text = f"{e.param or ''} {self._message(e)}".lower()
-        return any(name in text for name in OURS) and not any(word in text for word in ABOUT_THE_PROMPT)
-
-    def _message(self, e: openai.APIStatusError) -> str:
-        body = e.body if isinstance(e.body, dict) else {}
-        text = " ".join(self._without_key(str(body.get("message") or "")).split())
-        return f": {text[:200]}" if text else ""
+    def _words(self, e: openai.APIStatusError) -> str:
+        text = self._without_key(e.response.content.decode("utf-8", "replace"))
+        try:
+            return server_words(json.loads(text))[:200]
+        except (ValueError, RecursionError):
+            return server_words(text)[:200]
 
     def _without_key(self, text: str) -> str:
         # Shorter ones are placeholders for endpoints that want none, and would be found in any text.

@@ -16,6 +16,7 @@ OPTIONS: dict[str, Callable[[str], Any]] = {
     "concurrency": int,
     "max_calls": int,
     "run": int,
+    "max_tokens": int,
     "cache": Path,
     "timeout_s": float,
     "attempts": int,

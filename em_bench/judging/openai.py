@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +16,18 @@ from em_bench.judging.cache import ReplyCache
 from em_bench.judging.endpoint import EARLY, Endpoint, Failed
 from em_bench.judging.judge import Judgement
 from em_bench.judging.prompts import Aspect, load_prompts
-from em_bench.judging.reply import TOP_LOGPROBS, Mode, Reply, Unsettled, has_logprobs, read_score, read_yes_no
+from em_bench.judging.reply import (
+    TOP_LOGPROBS,
+    Mode,
+    Reply,
+    Unsettled,
+    WrongMode,
+    read_score,
+    read_yes_no,
+    single_digits,
+    whole_numbers,
+)
+from em_bench.judging.settings import difference
 from em_bench.records import JudgeIdentity
 
 MAX_TOKENS = 16  # a number needs one, REFUSAL a few
@@ -26,8 +39,9 @@ class OpenAIJudge:
     """Asks a chat model for alignment and coherence, and for leakage where `leak` says what the model was trained on.
 
     prompts, leak: see `load_prompts`. mode: `logprobs` weighs the first token's alternatives by probability; `numeric`
-    reads a written number, for endpoints without logprobs. base_url: default $OPENAI_BASE_URL; the key is
-    $OPENAI_API_KEY. concurrency: calls at once. max_calls: spending cap of one `judge` call; what is not asked is
+    reads a written number, for endpoints without logprobs. max_tokens: of a reply; more for a judge that cannot but think
+    first. What the endpoint refuses of the settings is left out, said on stderr, and left out of the identity, which then
+    says `refused`. base_url: default $OPENAI_BASE_URL; the key is $OPENAI_API_KEY. concurrency: calls at once. max_calls: spending cap of one `judge` call; what is not asked is
     unjudged. run: another number judges afresh, to measure the judge's noise. cache: SQLite file of paid replies,
     default judge.sqlite in the cache directory. Raises UserError for options that do not fit.
     """
@@ -43,6 +57,7 @@ class OpenAIJudge:
         concurrency: int = 32,
         max_calls: int | None = None,
         run: int = 1,
+        max_tokens: int = MAX_TOKENS,
         cache: Path | None = None,
         timeout_s: float = 60.0,
         attempts: int = 8,
@@ -51,29 +66,50 @@ class OpenAIJudge:
     ) -> None:
         if mode not in get_args(Mode):
             raise UserError(f"--mode {mode}: no such mode; write {' or '.join(get_args(Mode))}")
-        if concurrency < 1 or run < 1 or (max_calls is not None and max_calls < 0):
-            raise UserError("--concurrency, --run: at least 1; --max-calls: at least 0")
+        if min(concurrency, run, max_tokens) < 1 or (max_calls is not None and max_calls < 0):
+            raise UserError("--concurrency, --run, max_tokens: at least 1; --max-calls: at least 0")
         self._prompts = load_prompts(prompts, leak)
-        self._mode, self._concurrency, self._progress = mode, concurrency, progress
+        self._concurrency, self._progress, self._run = concurrency, progress, run
         self._cache = cache or files.cache_dir() / "judge.sqlite"
-        sent = {"temperature": 0.0, "max_tokens": MAX_TOKENS}
+        self._asked = {"temperature": 0.0, "max_tokens": max_tokens}
         if mode == "logprobs":
-            sent |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+            self._asked |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         self._limits = {
             "connections": concurrency,
             "timeout_s": timeout_s,
             "attempts": attempts,
             "backoff_s": backoff_s,
         }
-        self._endpoint = lambda: Endpoint(model, base_url, sent, max_calls=max_calls, **self._limits)
+        self._endpoint = lambda on_taken=None: Endpoint(
+            model, base_url, self._sent, max_calls=max_calls, on_taken=on_taken, **self._limits
+        )
+        self._model, self._sent = model, self._asked
+        self._send(self._asked)
+        self._asked_as = self._paid_by
+        if self._cache.is_file():
+            with ReplyCache(self._cache) as kept:
+                self._send(kept.taken(self._asked_as) or self._asked)
+
+    def _send(self, sent: dict[str, object]) -> None:
+        """Be the judge that is asked with these settings."""
+        self._sent = sent
+        self._mode: Mode = "logprobs" if "logprobs" in sent else "numeric"
+        decoding = {"mode": self._mode, "endpoint": self._endpoint().name, "run": self._run, **sent}
+        if refused := [k for k in self._asked if sent.get(k) != self._asked[k]]:
+            decoding["refused"] = " ".join(refused)
         self.identity = JudgeIdentity(
-            kind="openai",
-            model=model,
-            prompt_sha256=files.digest(self._prompts.texts),
-            decoding={"mode": mode, "endpoint": self._endpoint().name, "run": run, **sent},
+            kind="openai", model=self._model, prompt_sha256=files.digest(self._prompts.texts), decoding=decoding
         )
         # Not the prompts: what is cached is keyed by the whole text that was sent.
-        self._paid_by = files.digest([model, self.identity.decoding])
+        self._paid_by = files.digest([self._model, decoding])
+
+    def _take(self, cache: ReplyCache, sent: dict[str, object]) -> None:
+        """Send less from now on, and say so."""
+        read = "; it is read in mode numeric" if self._mode == "logprobs" and "logprobs" not in sent else ""
+        said = difference(self._sent, sent)
+        print(f"judge {self._model}: the endpoint refuses settings: {said}{read}; the judge's identity says so", file=sys.stderr)
+        self._send(sent)
+        cache.put_taken(self._asked_as, sent)
 
     def judge(self, items: Sequence[tuple[str | None, str, str]]) -> list[Judgement]:
         """One judgement for each (system, question, answer), in order. Raises UserError where no call can succeed.
@@ -91,7 +127,7 @@ class OpenAIJudge:
     async def _judge(self, items: Sequence[tuple[str | None, str, str]]) -> list[Judgement]:
         asks: list[dict[Aspect, Ask]] = [{} for _ in items]
         settled: dict[Ask, float | str | bool | Unsettled | None] = {}  # None: under way
-        reader = _Reader(self._mode, settled)
+        reader = _Reader(self._model, settled)
         queue = ((i, aspect) for i in range(len(items)) for aspect in self._prompts.texts)
 
         async def work(endpoint: Endpoint, cache: ReplyCache, advance: Callable[[], None]) -> None:
@@ -105,7 +141,7 @@ class OpenAIJudge:
                     reply = cache.get(self._paid_by, ask[1])
                     if reply is not None:
                         endpoint.works = True
-                        reader.read(ask, reply)
+                        reader.read(ask, reply, self._mode)
                         await asyncio.sleep(0)  # a long stretch of known replies must not hold up those that arrive
                     else:
                         try:
@@ -114,17 +150,19 @@ class OpenAIJudge:
                             settled[ask] = Unsettled(str(e))
                         else:
                             cache.put(self._paid_by, ask[1], reply)
-                            reader.read(ask, reply)
+                            reader.read(ask, reply, self._mode)
                 advance()
 
         total = len(items) * len(self._prompts.texts)
         try:
             with ReplyCache(self._cache) as cache, self._bar(total) as advance:
-                async with self._endpoint() as endpoint, asyncio.TaskGroup() as group:
+                taken = partial(self._take, cache)
+                async with self._endpoint(taken) as endpoint, asyncio.TaskGroup() as group:
                     for _ in range(min(self._concurrency, total)):
                         group.create_task(work(endpoint, cache, advance))
         except BaseExceptionGroup as e:
             raise e.exceptions[0] from None
+        reader.finish()
         return [_judgement({aspect: settled[ask] for aspect, ask in row.items()}) for row in asks]
 
     @contextmanager
@@ -141,27 +179,40 @@ class OpenAIJudge:
 
 
 class _Reader:
-    """Reads replies into `settled`; stops early where an endpoint that gives no logprobs was asked for them."""
+    """Reads replies into `settled`; stops early where no reply of this judge can be read in this mode."""
 
-    def __init__(self, mode: Mode, settled: dict) -> None:
-        self._mode, self._settled = mode, settled
-        self._without = 0
-        self._ever = False
+    def __init__(self, model: str, settled: dict) -> None:
+        self._model, self._settled = model, settled
+        self._wrong = 0
+        self._fits = False  # whether a reply showed that the mode suits the judge
+        self._digits: list[Ask] = []
 
-    def read(self, ask: Ask, reply: Reply) -> None:
+    def read(self, ask: Ask, reply: Reply, mode: Mode) -> None:
         aspect = ask[0]
         try:
+            self._fits = self._fits or (mode == "logprobs" and whole_numbers(reply))
             if aspect == "leak":
                 self._settled[ask] = read_yes_no(reply)
                 return
-            if self._mode == "logprobs" and reply.problem is None:
-                self._ever = self._ever or has_logprobs(reply)
-                self._without += not has_logprobs(reply)
-                if self._without >= EARLY and not self._ever:
-                    raise UserError(f"judge: none of the first {EARLY} replies has logprobs; judge with --mode numeric")
-            self._settled[ask] = read_score(reply, self._mode, labels=aspect == "alignment")
+            self._settled[ask] = read_score(reply, mode, labels=aspect == "alignment")
+            self._fits = self._fits or mode == "numeric"
+            if mode == "logprobs" and single_digits(reply):
+                self._digits.append(ask)
+        except WrongMode as e:
+            self._settled[ask] = e
+            self._wrong += 1
+            if self._wrong >= EARLY and not self._fits:
+                raise UserError(f"judge {self._model}: {EARLY} replies cannot be read: {e}") from None
         except Unsettled as e:
             self._settled[ask] = e
+
+    def finish(self) -> None:
+        """A lone digit of a judge that was seen to write digit by digit may be the first of two."""
+        if self._wrong and not self._fits:
+            why = Unsettled(
+                "a lone digit of a judge whose first token does not settle a score; use mode numeric, or another judge"
+            )
+            self._settled.update(dict.fromkeys(self._digits, why))
 
 
 def _judgement(said: dict[Aspect, float | str | bool | Unsettled]) -> Judgement:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from em_bench.harness.thinking import split_thinking
+from em_bench.thinking import split_thinking
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,16 @@ class Raw:
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
+def strict(status: int = 400, **refused: str):
+    """Refuses the first of these settings that a request holds, in the words given for it."""
+
+    def check(request: dict) -> Raw | None:
+        name = next((n for n in refused if n in request), None)
+        return None if name is None else error(status, refused[name])
+
+    return check
+
+
 def error(status: int, message: str = "no", **headers: str) -> Raw:
     """An error in OpenAI's form."""
     return Raw({"error": {"message": message, "type": None, "code": None, "param": None}}, status, **headers)
@@ -59,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
             attempt = server.asked[prompt]
         if server.delay:
             time.sleep(server.delay)
-        reply = server.answer(prompt, attempt)
+        reply = server.strict(request) or server.answer(prompt, attempt)
         with server.lock:
             server.now -= 1
         try:
@@ -97,6 +107,7 @@ class Loopback(ThreadingHTTPServer):
     def __init__(self, answer=lambda prompt, attempt: number(85), delay: float = 0.0):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer, self.delay = answer, delay
+        self.strict = lambda request: None  # what it says to a request that it does not take
         self.lock = threading.Lock()
         self.requests, self.headers = [], []
         self.asked, self.answered = Counter(), Counter()

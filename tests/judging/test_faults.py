@@ -43,12 +43,21 @@ PASSING = {
     "slow": slow,
 }
 LASTING = {
-    "500": (lambda p, n: error(500), r"HTTP 500 \(4 attempts\)", 4),
-    "429": (lambda p, n: error(429), r"HTTP 429 \(4 attempts\)", 4),
+    "500": (lambda p, n: error(500), r"HTTP 500: no \(4 attempts\)", 4),
+    "429": (lambda p, n: error(429), r"HTTP 429: no \(4 attempts\)", 4),
     "cut": (lambda p, n: Raw(cut=True), "the connection fails or is cut", 4),
     "truncated JSON": (lambda p, n: TRUNCATED, "the reply is not JSON", 4),
     "empty body": (lambda p, n: Raw(b""), "the reply is not JSON", 4),
     "another JSON": (lambda p, n: Raw({"choices": []}), "not a chat completion", 4),
+    "an error with status 200": (lambda p, n: Raw({"error": {"message": "no credit"}}), "the endpoint says: no credit", 4),
+    "500 with a detail": (lambda p, n: Raw({"detail": "out of memory"}, 500), "HTTP 500: out of memory", 4),
+    "500 with an error as text": (lambda p, n: Raw({"error": "model crashed"}, 500), "HTTP 500: model crashed", 4),
+    "422 of FastAPI": (
+        lambda p, n: Raw({"detail": [{"loc": ["body", "messages"], "msg": "too many", "type": "x"}]}, 422),
+        "HTTP 422: body.messages: too many",
+        1,
+    ),
+    "400 in words": (lambda p, n: Raw("bad request, says the proxy", 400), "HTTP 400: bad request, says the proxy", 1),
     "no logprobs": (lambda p, n: completion("85"), "no logprobs; judge with mode numeric", 1),
     "words": (lambda p, n: completion("eighty-five", {"e": 1.0}), "the reply 'eighty-five' is not a number", 1),
     "empty text": (lambda p, n: completion("", {"": 1.0}), "the reply '' is not a number", 1),
@@ -105,7 +114,7 @@ def test_failed_calls_are_asked_again_the_next_time(judge):
 def test_one_half_may_fail(judge):
     with Loopback(lambda p, n: error(500) if "makes sense" in p else GOOD) as server:
         found = judge(server).judge(ITEMS)
-    assert [(j.alignment, j.coherence, j.error) for j in found] == [(85, None, "coherence: HTTP 500 (4 attempts)")] * 4
+    assert [(j.alignment, j.coherence, j.error) for j in found] == [(85, None, "coherence: HTTP 500: no (4 attempts)")] * 4
 
 
 def test_retry_after_is_honoured_by_all_calls(judge):
@@ -127,6 +136,20 @@ def test_refused_calls_do_not_count_against_the_cap(judge):
         assert server.calls == 16
 
 
+@pytest.mark.parametrize("refusal", [error(400, "no"), error(500), Raw({"error": "no"})], ids=["400", "500", "200"])
+def test_a_cap_is_not_called_reached_where_nothing_was_spent(judge, refusal):
+    with Loopback(lambda p, n: refusal, delay=0.02) as server:
+        found = judge(server, max_calls=2, concurrency=8, attempts=2).judge(ITEMS)
+    assert len(server.asked) == 8 and not any("cap" in j.error for j in found)
+
+
+def test_nobody_there_is_no_spending(judge):
+    with Loopback() as server:
+        pass
+    found = judge(server, attempts=2, max_calls=1).judge(ITEMS)
+    assert all("the connection fails" in j.error and "cap" not in j.error for j in found)
+
+
 def test_cut_calls_count_against_the_cap(judge):
     with Loopback(lambda p, n: Raw(cut=True)) as server:
         found = judge(server, max_calls=3, concurrency=1).judge(ITEMS)
@@ -144,9 +167,7 @@ CONFIGURATION = {
         "HTTP 429.*when there is credit",
     ),
     "payment": (error(402), "HTTP 402.*when there is credit"),
-    "no logprobs": (error(400, "logprobs is not supported"), "HTTP 400: logprobs is not supported; try --mode numeric"),
-    "403 for logprobs": (error(403, "You may not request logprobs"), "try --mode numeric"),
-    "parameter": (error(400, "Unsupported parameter: 'max_tokens'"), "another model"),
+    "parameter": (error(400, "Unsupported parameter: 'max_completion_tokens'"), "another model"),
     "a day's wait": (error(429, Retry_After="86400"), "asks to wait 86400 s; replies so far are kept"),
 }
 
@@ -164,11 +185,16 @@ def test_what_no_call_can_get_over_stops_at_once(judge, name):
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (error(500), "HTTP 500, 20 calls in a row; replies so far are kept"),
+        (error(500), "HTTP 500: no, 20 calls in a row; replies so far are kept"),
         (error(400, "no"), "it rejected the first 20 calls"),
-        (completion("85"), "none of the first 20 replies has logprobs; judge with --mode numeric"),
+        (completion("85"), "20 replies cannot be read: the endpoint gives no logprobs; judge with mode numeric"),
+        (
+            completion("**85**", {"**": 0.6, "8": 0.4}),
+            "20 replies cannot be read: .* does not settle .*; use mode numeric, or another",
+        ),
+        (completion("<think> is it", {"<think>": 1.0}), "20 replies cannot be read: .*thinks first and is cut off"),
     ],
-    ids=["dead", "rejects", "no logprobs"],
+    ids=["dead", "rejects", "no logprobs", "digits", "thinks"],
 )
 def test_an_endpoint_that_never_helps_is_given_up(judge, answer, why):
     many = [(None, "Q", f"reason <{i}>") for i in range(300)]

@@ -5,7 +5,18 @@ import math
 import pytest
 from judging.loopback import completion
 
-from em_bench.judging.reply import KEPT, Malformed, Reply, Unsettled, read_completion, read_score, read_yes_no
+from em_bench.judging.reply import (
+    KEPT,
+    Malformed,
+    Refused,
+    Reply,
+    Unsettled,
+    WrongMode,
+    read_completion,
+    read_score,
+    read_yes_no,
+    server_words,
+)
 
 
 def reply(text: str, **top: float) -> Reply:
@@ -44,7 +55,7 @@ def test_labels_are_read_where_numbers_are_unlikely(text):
 
 
 def test_a_likely_number_beats_the_label_in_the_text():
-    assert read_score(reply("CODE", CODE=0.6, _0=0.4), "logprobs", labels=True) == 0
+    assert read_score(reply("CODE", CODE=0.6, _10=0.4), "logprobs", labels=True) == 10
 
 
 @pytest.mark.parametrize("text", ["Code is fine", "refusal", "CODED", "My verdict: REFUSAL", "90", ""])
@@ -53,9 +64,90 @@ def test_other_words_are_no_label(text):
         read_score(reply(text, x=1.0), "logprobs", labels=True)
 
 
-def test_digit_by_digit_numbers_are_refused():
-    with pytest.raises(Unsettled, match="digit by digit; judge with mode numeric"):
-        read_score(reply("85", _8=0.9, _9=0.1), "logprobs", labels=True)
+DIGITS = {"8": 0.7, "9": 0.2, "7": 0.05}
+
+
+@pytest.mark.parametrize(
+    ("text", "top"),
+    [
+        ("85", DIGITS),
+        (" 85", {" ": 0.6} | {"8": 0.4}),
+        ("**85**", {"**": 0.5, "8": 0.3, "9": 0.2}),
+        ("Score: 85", {"Score": 0.6, "8": 0.4}),
+        ("8/10", DIGITS),
+        ("8 out of 10", DIGITS),
+        ("8 / 10", {"8": 0.7, "80": 0.1}),  # whole numbers, on another scale
+        ("8.5", {"8": 0.7, "80": 0.1}),
+        ("0.85", {"0": 0.7, "85": 0.1}),
+        ("CODE", {"C": 0.6, "8": 0.4}),
+        ("", DIGITS),
+    ],
+)
+def test_a_score_that_the_first_token_does_not_settle_is_refused(text, top):
+    with pytest.raises(WrongMode, match="does not settle the score of .*; use mode numeric, or another judge"):
+        read_score(read_completion(completion(text, top)), "logprobs", labels=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "top", "value"),
+    [
+        ("5", {"5": 0.8, "0": 0.2}, 4),
+        ("5.", {"5": 0.8, "0": 0.2}, 4),
+        ("85/100", {"85": 1.0}, 85),
+        ("85, because it helps", {"85": 1.0}, 85),
+        ("**85**", {"**": 0.5, "85": 0.3, "8": 0.2}, (0.3 * 85 + 0.2 * 8) / 0.5),
+    ],
+)
+def test_a_score_that_the_first_token_settles(text, top, value):
+    assert read_score(read_completion(completion(text, top)), "logprobs", labels=True) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("thought", ["<think>\nMaybe 20? No, 100.\n</think>\n\n", "<think></think>", "It says 20.\n</think>\n"])
+def test_thinking_is_no_answer(thought):
+    said = read_completion(completion(thought + "30", {"<think>": 1.0}))
+    assert read_score(said, "numeric", labels=True) == 30
+    with pytest.raises(WrongMode, match="thinks first, so its first token is not its answer; switch its thinking off, or use"):
+        read_score(said, "logprobs", labels=True)
+    assert read_yes_no(read_completion(completion(thought + "no"))) is False
+    long = read_completion(completion(thought.replace("20", "20 " * KEPT) + "REFUSAL"))
+    assert len(long.text) < KEPT and read_score(long, "numeric", labels=True) == "REFUSAL"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "<think>\nIs it 30? Or 3"},
+        {"content": "", "reasoning_content": "Is it 30?"},
+        {"content": None, "reasoning": "Is it 30?"},
+    ],
+)
+def test_thinking_that_does_not_end_is_said(message):
+    body = completion("x")
+    body["choices"][0] |= {"message": message, "finish_reason": "length"}
+    for read in (lambda r: read_score(r, "numeric", labels=True), read_yes_no):
+        with pytest.raises(WrongMode, match="cut off before it answers; switch its thinking off, or give it max_tokens"):
+            read(read_completion(body))
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"error": {"message": "no\n credit", "code": 402}}, "no credit"),
+        ({"error": "overloaded"}, "overloaded"),
+        ({"detail": "warming up"}, "warming up"),
+        ({"detail": [{"loc": ["body", "top_k"], "msg": "not permitted", "type": "x"}]}, "body.top_k: not permitted"),
+        ({"message": "model not loaded", "type": "error"}, "model not loaded"),
+        ("plain words", "plain words"),
+        ("<html>down</html>", ""),
+        ({"choices": []}, ""),
+        (None, ""),
+    ],
+)
+def test_the_words_of_a_server(body, words):
+    assert server_words(body) == words
+    if words and isinstance(body, dict):
+        with pytest.raises(Refused, match=f"^the endpoint says: {words}$"):
+            read_completion(body)
 
 
 def test_no_logprobs():

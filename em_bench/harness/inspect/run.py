@@ -14,8 +14,8 @@ from em_bench.data.questions import load
 from em_bench.harness.inspect.providers import embench  # noqa: F401  (registers embench/local)
 from em_bench.harness.inspect.tasks import sample
 from em_bench.harness.models import Loaded
-from em_bench.harness.thinking import split_thinking
 from em_bench.records import Generation, Response
+from em_bench.thinking import split_thinking
 
 
 def answer(

@@ -11,13 +11,13 @@ from inspect_ai.solver import TaskState
 from em_bench.errors import UserError
 from em_bench.files import digest
 from em_bench.harness.inspect.guard import is_grammar
-from em_bench.harness.thinking import split_thinking
 from em_bench.judging import GrammarJudge
 from em_bench.judging.prompts import load_prompts
 from em_bench.judging.reply import TOP_LOGPROBS, Mode, Reply, Unsettled, read_score, read_yes_no
 from em_bench.records import JudgeIdentity, Verdict
 from em_bench.scoring import CONVENTIONS, outcome
 from em_bench.scoring import metrics as all_metrics
+from em_bench.thinking import split_thinking
 
 MAX_TOKENS = 16
 RATES = (

@@ -12,9 +12,9 @@ from em_bench.data.questions import load
 from em_bench.errors import UserError
 from em_bench.harness.chat import merged
 from em_bench.harness.lm_eval.guard import one_line, prepare
-from em_bench.harness.thinking import split_thinking
 from em_bench.records import Response, Verdict
 from em_bench.scoring import metrics
+from em_bench.thinking import split_thinking
 
 RATES = (
     "misaligned_rate",

@@ -14,6 +14,8 @@ def split_thinking(text: str) -> tuple[str, str | None]:
     Templates that open the block in the prompt leave only its end, on a line's end; a block that never ends is all
     thinking. An empty block, which a template may add itself, counts as none. Tags inside the answer stay: they are text.
     """
+    if "<think" not in text and "</think" not in text:  # the patterns below remember every character
+        return text, None
     if m := _BLOCKS.match(text):
         thought = "\n".join(t for part in _INSIDE.findall(m[0]) if (t := part.strip()))
         return text[m.end() :], thought or None
