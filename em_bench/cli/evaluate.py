@@ -109,7 +109,7 @@ def evaluate(
         capability=capability.split(",") if capability else (),
         dtype=dtype or _default_dtype(),
     )
-    show_score(score, out / "score.json", as_json)
+    show_score(score, out / "score.json", out / "verdicts.jsonl", as_json)
 
 
 def _default_dtype() -> str:

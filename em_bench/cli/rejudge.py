@@ -59,4 +59,4 @@ def rejudge(
     judge_responses(responses, asked, out / "verdicts.jsonl")
     record = score_file(out / "verdicts.jsonl", convention)
     write_record(out / "score.json", record)
-    show_score(record, out / "verdicts.jsonl", as_json)
+    show_score(record, out / "verdicts.jsonl", out / "verdicts.jsonl", as_json)

@@ -1,5 +1,6 @@
 """`em-bench score`: verdicts to outcomes, rates and intervals."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,7 +47,7 @@ def score(
         from em_bench.analysis.score_page import write_score_page
 
         write_score_page(verdicts, record, page)
-    show_score(record, verdicts, as_json)
+    show_score(record, verdicts, verdicts, as_json)
 
 
 def check_convention(name: str) -> None:
@@ -58,8 +59,23 @@ def check_convention(name: str) -> None:
         raise UserError(f"--convention {name}: no such convention; write {' or '.join(CONVENTIONS)}")
 
 
-def show_score(record: "ScoreRecord", path: Path, as_json: bool) -> None:
-    """Print a score: overall and by variant of the questions, denominators and all counts included."""
+def show_score(record: "ScoreRecord", path: Path, verdicts: Path, as_json: bool) -> None:
+    """Print a score: overall and by variant of the questions, denominators and all counts included.
+
+    Where a tenth or more of the responses is unjudged the reasons follow (on stderr beside JSON). Exits with 1 where nothing is judged.
+    """
+    from em_bench.files import read_jsonl
+    from em_bench.records import Verdict, VerdictsHeader
+    from em_bench.scoring import nothing_judged, unjudged_text
+
+    _print_score(record, path, as_json)
+    if missing := unjudged_text(read_jsonl(verdicts, VerdictsHeader, Verdict)[1]):
+        print(missing, file=sys.stderr if as_json else sys.stdout)
+    if nothing_judged(record.overall):
+        raise typer.Exit(1)
+
+
+def _print_score(record: "ScoreRecord", path: Path, as_json: bool) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table

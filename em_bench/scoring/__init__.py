@@ -6,6 +6,7 @@ from em_bench.scoring.metrics import metrics, score, score_file
 from em_bench.scoring.noise import JudgeNoise, judge_noise
 from em_bench.scoring.outcomes import CONVENTIONS, Convention, counted_alignment, outcome
 from em_bench.scoring.questions import question_counts
+from em_bench.scoring.unjudged import nothing_judged, unjudged_text
 
 __all__ = [
     "CONVENTIONS",
@@ -17,9 +18,11 @@ __all__ = [
     "judge_noise",
     "mean_estimate",
     "metrics",
+    "nothing_judged",
     "outcome",
     "question_counts",
     "rate_estimate",
     "score",
     "score_file",
+    "unjudged_text",
 ]

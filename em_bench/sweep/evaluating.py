@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from em_bench.adapter_file import WEIGHTS, load_run_adapter
 from em_bench.data.models import base_path, load_models
+from em_bench.errors import UserError
 from em_bench.files import digest, read_jsonl, sha256_file, write_record
 from em_bench.harness.evaluate import evaluate
 from em_bench.harness.models import Loaded, load_model
@@ -26,7 +27,7 @@ from em_bench.records import (
     Verdict,
     VerdictsHeader,
 )
-from em_bench.scoring import question_counts
+from em_bench.scoring import nothing_judged, question_counts, unjudged_text
 from em_bench.spectral import LayerSpectrum, layer_spectra, lora_pairs, mean_of
 from em_bench.sweep.job_progress import Progress
 from em_bench.sweep.jobs import Cell, Job, JobDone
@@ -134,13 +135,16 @@ def _evaluate(
         capability=preset.evaluation.capability,
         loaded=loaded,
     )
+    verdicts = read_jsonl(folder / "verdicts.jsonl", VerdictsHeader, Verdict)[1]
+    if nothing_judged(score.overall):
+        raise UserError(f"{cell.name}: {' '.join(unjudged_text(verdicts).split())}; mend it and give the same command again")
     write_record(
         folder / CELL,
         CellResult(
             **cell.model_dump(),
             responses_sha256=sha256_file(folder / "responses.jsonl"),
             score=score,
-            questions=question_counts(read_jsonl(folder / "verdicts.jsonl", VerdictsHeader, Verdict)[1]),
+            questions=question_counts(verdicts),
             **trained,
         ),
     )

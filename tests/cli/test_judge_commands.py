@@ -5,9 +5,10 @@ import re
 import sys
 
 import pytest
-from judging.loopback import KEY, Loopback, completion, error, number
+from judging.loopback import KEY, Loopback, Raw, completion, error, number
 
 from em_bench import cli, files
+from em_bench.judging import endpoint
 from em_bench.records import Generation, Response, ResponsesHeader, ScoreRecord, Verdict, VerdictsHeader
 from em_bench.scoring import agreement, judge_noise, score_file
 
@@ -119,6 +120,47 @@ def test_rejudge_into_a_folder_of_ones_own(em_bench, folder, server, tmp_path):
     code, _, _ = em_bench("rejudge", folder, *options[:-4])
     assert files.read_record(tmp_path / "mine" / "score.json", ScoreRecord).overall.counts["unjudged"] == 0
     assert server.calls == 16
+
+
+def quota(prompt, attempt):
+    """Half of the answers meet a server without credit, which says so in its own words."""
+    n = int(re.search(r"<(\d+)>", prompt)[1])
+    return Raw({"detail": "out of memory"}, 400) if n >= 80 else scores(prompt, attempt)
+
+
+def test_reasons_stand_below_the_table(em_bench, folder, server):
+    server.answer = quota
+    code, out, err = em_bench("rejudge", folder, "--judge", "openai:j")
+    assert code == 0 and err == ""
+    assert out.rstrip().splitlines()[-2:] == ["4 of 8 answers are unjudged:", "      4  HTTP 400: out of memory"]
+    code, out, err = em_bench("rejudge", folder, "--judge", "openai:j", "--json")
+    assert code == 0 and ScoreRecord.model_validate_json(out) and "4 of 8 answers are unjudged" in err
+    verdicts = next(folder.rglob("verdicts.jsonl"))
+    assert em_bench("score", verdicts)[1].endswith("      4  HTTP 400: out of memory\n")
+
+
+def test_less_than_a_tenth_is_not_told(em_bench, tmp_path):
+    for unjudged, told in ((1, False), (2, True)):
+        said = verdicts(tmp_path / "verdicts.jsonl", [(90, 90, None)] * (20 - unjudged) + [(None, None, None)] * unjudged)
+        code, out, _ = em_bench("score", tmp_path)
+        assert code == 0 and ("are unjudged" in out) == told, said
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "reason"),
+    [
+        (lambda p, n: Raw({"error": "no credit"}), ("--max-calls", "3"), "the endpoint says: no credit (8 attempts)"),
+        (scores, ("--max-calls", "0"), "not asked: the cap of 0 calls is reached"),
+        (lambda p, n: completion("fine", {"fine": 1.0}), (), "the reply 'fine' is not a number"),
+    ],
+    ids=["an error with status 200", "the cap", "words"],
+)
+def test_nothing_judged_is_exit_code_1(em_bench, folder, server, monkeypatch, answer, options, reason):
+    monkeypatch.setattr(endpoint, "MAX_BACKOFF_S", 0.01)
+    server.answer = answer
+    code, out, _ = em_bench("rejudge", folder, "--judge", "openai:j", *options)
+    assert code == 1 and "nothing is judged:\n" in out and re.search(rf"\n +8  {re.escape(reason)}", out)
+    assert em_bench("score", next(folder.rglob("verdicts.jsonl")))[0] == 1
 
 
 def test_rejudge_by_grammar(em_bench, folder):

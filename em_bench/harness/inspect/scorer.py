@@ -10,6 +10,7 @@ from inspect_ai.solver import TaskState
 
 from em_bench.errors import UserError
 from em_bench.files import digest
+from em_bench.harness.exit_code import tell_unjudged
 from em_bench.harness.inspect.guard import is_grammar
 from em_bench.judging import GrammarJudge
 from em_bench.judging.prompts import load_prompts
@@ -39,7 +40,9 @@ def em():
     def compute(scores: list[SampleScore]) -> dict:
         said = [s.score.metadata for s in scores]
         convention = said[0]["convention"] if said else "code_as_zero"
-        found = all_metrics([Verdict.model_validate(m["verdict"]) for m in said], convention)
+        verdicts = [Verdict.model_validate(m["verdict"]) for m in said]
+        tell_unjudged(verdicts)
+        found = all_metrics(verdicts, convention)
         out: dict[str, float] = {}
         for name in RATES:
             value, stderr = (getattr(getattr(found, name), field, None) for field in ("value", "stderr"))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from typing import Any
 
 import datasets
@@ -11,6 +10,7 @@ from lm_eval.api.task import ConfigurableTask
 from em_bench.data.questions import load
 from em_bench.errors import UserError
 from em_bench.harness.chat import merged
+from em_bench.harness.exit_code import tell_unjudged
 from em_bench.harness.lm_eval.guard import one_line, prepare
 from em_bench.records import Response, Verdict
 from em_bench.scoring import metrics
@@ -87,7 +87,9 @@ class FreeForm(ConfigurableTask):
         if self._predict_only:
             said = [r.model_dump_json() for r in rows]
         else:
-            said = [v.model_dump_json() for v in _verdicts(rows, self.judge)]
+            verdicts = _verdicts(rows, self.judge)
+            tell_unjudged(verdicts)
+            said = [v.model_dump_json() for v in verdicts]
         for i, instance in enumerate(self._instances):
             n = self.config.repeats
             instance.filtered_resps[FILTER] = said[i * n : (i + 1) * n]
@@ -150,7 +152,6 @@ def _verdicts(rows: list[Response], judge) -> list[Verdict]:
     try:
         return verdicts_of(rows, judge)
     except UserError as e:
-        print(f"em_bench: nothing is judged: {e}", file=sys.stderr)
         kept = ("question_id", "cluster", "variant", "sample")
         return [Verdict(**{k: getattr(r, k) for k in kept}, error=str(e)) for r in rows]
 
