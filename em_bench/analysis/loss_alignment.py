@@ -17,6 +17,7 @@ from em_bench.records import Record
 
 MIN_RUNS = 6
 DRAWS = 1000
+NEAR = 0.1  # provenance C. In log loss, so a tenth of the loss: how near a run of each optimiser must lie on either side.
 
 
 class Fit(Record):
@@ -106,7 +107,10 @@ def stratified(table: pd.DataFrame) -> Fit | Missing:
 
 
 def at_equal_loss(table: pd.DataFrame) -> tuple[AtLoss, ...] | Missing:
-    """Every optimiser's line at the middle of the losses that all of them cover; no line is used outside its runs."""
+    """Every optimiser's line at the middle of the losses that all of them cover.
+
+    No line is used where its optimiser has no run within NEAR on either side: there it would be drawn, not measured.
+    """
     kept = points(table)
     sizes = kept["recipe"].value_counts()
     if len(sizes) < 2 or sizes.min() < 3:
@@ -124,6 +128,13 @@ def at_equal_loss(table: pd.DataFrame) -> tuple[AtLoss, ...] | Missing:
         rows = kept[kept["recipe"] == recipe]
         if rows["log_loss"].nunique() < 2:
             return Missing(reason=f"{recipe}: all runs end at one loss; it has no line")
+        for side, ahead in (("below", at - rows["log_loss"]), ("above", rows["log_loss"] - at)):
+            nearest = float(np.exp(at + (-1 if side == "below" else 1) * ahead[ahead >= 0].min()))
+            if ahead[ahead >= 0].min() > NEAR:
+                return Missing(
+                    reason=f"cannot tell: the middle of the common losses is {np.exp(at):.3f}, and the nearest run of {recipe} "
+                    f"{side} it ends at {nearest:.3f}, further than a tenth"
+                )
         fitted = smf.ols("alignment ~ log_loss", rows).fit()
         if fitted.ssr <= 1e-12 * max(fitted.centered_tss, 1.0):
             return Missing(reason=f"{recipe}: its runs lie on a line exactly; the interval has no width to estimate")

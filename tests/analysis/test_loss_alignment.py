@@ -77,7 +77,7 @@ def test_at_equal_loss_seeds_of_a_setting_are_one_cluster():
     rng, cells = np.random.default_rng(9), []
     for recipe in ("adam", "lion"):
         for dataset in range(12):
-            loss, alignment = float(rng.uniform(0.4, 0.9)), rng.uniform(30, 90)
+            loss, alignment = float(np.linspace(0.4, 0.9, 12)[dataset]), rng.uniform(30, 90)
             hits = [round(1000 - 10 * alignment)]
             cells += [
                 cell(recipe, dataset=f"d{dataset}", seed=s, loss=loss, misaligned=hits, questions=1, samples=1000)
@@ -123,6 +123,17 @@ def test_no_common_loss_is_a_gap():
         {"lion": (80, 40)}, losses=(0.6, 0.9), noise=1
     )
     assert "no narrow loss is common" in loss_alignment.at_equal_loss(runs_of([results(cells)]).cells).reason
+
+
+@pytest.mark.parametrize(("losses", "side"), [((0.45, 0.61, 0.62, 0.9), "below"), ((0.41, 0.58, 0.6, 0.9), "above")])
+def test_at_equal_loss_needs_runs_near_it_on_both_sides(losses, side):
+    """The lines are exact enough everywhere; adam has no run within a tenth of the middle (0.6364 and 0.6075) on one side."""
+    adam = cells_on_lines({"adam": (90, 60)}, noise=1.0)
+    adam = [c for c in adam if not (0.5 < c.narrow_loss < 0.636 if side == "below" else 0.608 < c.narrow_loss < 0.8)]
+    lion = [cell("lion", seed=s, loss=v, misaligned=[300 + 10 * s], questions=1, samples=1000) for s, v in enumerate(losses)]
+    found = loss_alignment.at_equal_loss(runs_of([results(adam + lion)]).cells)
+    assert isinstance(found, Missing) and found.reason.startswith("cannot tell: ")
+    assert side in found.reason and "further than a tenth" in found.reason
 
 
 def followed(noise=0.0, runs=8):
