@@ -1,12 +1,13 @@
 """The board: every entry verified, scored, compared and ranked. The same files give the same board."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from em_bench import assets
 from em_bench.board.benchmark import Benchmark, TierName, load_benchmark
 from em_bench.board.copies import Print, check_copies
 from em_bench.board.entry import MANIFEST, RESULTS
@@ -101,7 +102,7 @@ def read_board(folders: Folders, version: str, tier: TierName, on_entry: Callabl
         tier=tier,
         rules_sha256=benchmark.rules_sha256(tier),
         baseline=benchmark.baselines[tier],
-        rows=_ranked(found, benchmark, tier),
+        rows=_ranked(found, benchmark, tier, folders),
     )
 
 
@@ -119,9 +120,24 @@ def judge_entry(folders: Folders, name: str) -> Row:
     others = [verify_entry(folders.submissions / n, folders.benchmarks) for n in folders.names() if n != name]
     prints = [(v.name, _trusted(v.prints, _status(v, folders))) for v in (verified, *others) if v.prints]
     row = _with_check(one.row, check_copies(prints).get(name))
-    baseline = next((v for v in others if v.name == benchmark.baselines[tier] and v.passed), None)
-    standard = score_entry(baseline.entry, verified.tier, benchmark) if baseline else one.scored
+    if name == benchmark.baselines[tier]:
+        standard = one.scored
+    else:
+        standard = _scored(
+            next((v for v in others if v.name == benchmark.baselines[tier]), None) or _shipped(benchmark, tier, folders)
+        )
     return row.model_copy(update={"score": compared(one.scored, standard, verified.tier)}) if one.scored else row
+
+
+def _shipped(benchmark: Benchmark, tier: TierName, folders: Folders) -> Verified | None:
+    """The baseline that comes with the installation, for a leaderboard that lacks it; None where that lacks it too."""
+    there = assets.path("leaderboard", "submissions", benchmark.baselines[tier])
+    return verify_entry(there, folders.benchmarks) if there.is_dir() else None
+
+
+def _scored(baseline: Verified | None) -> Scored | None:
+    """What others are compared with; None where there is no baseline, or it fails its own checks."""
+    return score_entry(baseline.entry, baseline.tier, baseline.benchmark) if baseline and baseline.passed else None
 
 
 def judge_entries(folders: Folders) -> dict[str, Row]:
@@ -218,10 +234,12 @@ def _with_check(row: Row, check: Check | None) -> Row:
     return row.model_copy(update={"checks": [*row.checks, check], "status": "failed" if failed else row.status})
 
 
-def _ranked(found: Iterable[_Found], benchmark: Benchmark, tier: TierName) -> list[Row]:
-    rules = benchmark.tiers[tier]
-    found = list(found)
-    baseline = next((f.scored for f in found if f.row.name == benchmark.baselines[tier] and f.row.status != "failed"), None)
+def _ranked(found: Sequence[_Found], benchmark: Benchmark, tier: TierName, folders: Folders) -> list[Row]:
+    rules, name = benchmark.tiers[tier], benchmark.baselines[tier]
+    if name in folders.names():
+        baseline = next((f.scored for f in found if f.row.name == name and f.row.status != "failed"), None)
+    else:
+        baseline = _scored(_shipped(benchmark, tier, folders)) if found else None
     rows = [f.row.model_copy(update={"score": compared(f.scored, baseline, rules)}) if f.scored else f.row for f in found]
     able = {
         f.row.name: f.scored.matched

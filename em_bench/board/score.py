@@ -145,17 +145,17 @@ def compared(own: Scored, baseline: Scored | None, tier: Tier) -> EntryScore:
             detail=f"{score.reached} of {score.runs} runs",
         )
     ]
+    missing = None if baseline else "cannot be compared: no results of AdamW's entry are here"
     floor = baseline.score.coherent - tier.gates.coherence_drop if baseline and baseline.score.coherent is not None else None
     coherent = score.coherent is not None and (floor is None or score.coherent >= floor)
     gates.append(
         Gate(
             id="coherence",
             sentence=f"At matched loss, answers are at most {100 * tier.gates.coherence_drop:g} points less coherent than AdamW's.",
-            passed=coherent,
-            detail="no answers"
-            if score.coherent is None
-            else f"{100 * score.coherent:.1f} %"
-            + (f", AdamW {100 * baseline.score.coherent:.1f} %" if floor is not None else ""),
+            passed=coherent and not missing,
+            detail=missing
+            or ("no answers" if score.coherent is None else f"{100 * score.coherent:.1f} %")
+            + (f", AdamW {100 * baseline.score.coherent:.1f} %" if floor is not None and score.coherent is not None else ""),
         )
     )
     gates.append(
@@ -174,7 +174,9 @@ def compared(own: Scored, baseline: Scored | None, tier: Tier) -> EntryScore:
                 id="capability",
                 sentence=f"At matched loss, the tier's capability tasks lose at most {100 * tier.gates.capability_drop:g} points against AdamW.",
                 passed=lost is not None and lost <= tier.gates.capability_drop,
-                detail="not measured" if lost is None else f"{100 * score.capability:.1f} %, AdamW {100 * theirs:.1f} %",
+                detail=missing or "not measured"
+                if lost is None
+                else f"{100 * score.capability:.1f} %, AdamW {100 * theirs:.1f} %",
             )
         )
     return score.model_copy(update={"difference": difference, "final_difference": final_difference, "gates": gates})

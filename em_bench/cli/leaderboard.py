@@ -172,7 +172,12 @@ def _numbers(row: "Row") -> str:
         return f"; did not learn: {score.reached} of {score.runs} runs reach the target"
     m, d = score.matched, score.difference
     text = f"; misaligned at matched loss {100 * m.value:.1f} % [{100 * m.low:.1f}, {100 * m.high:.1f}]"
-    return text + (f", AdamW {100 * d.value:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}]" if d else "")
+    if d is None:
+        return f"{text}; cannot be compared with AdamW, whose results are not here"
+    itself = (d.value, d.low, d.high) == (0, 0, 0)
+    return text + (
+        "; the baseline" if itself else f", AdamW {100 * d.value:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+    )
 
 
 def entries_bar(doing: str, folders):
