@@ -189,6 +189,7 @@ class ResponsesHeader(Record):
     adapter_config_sha256: Sha256 | None = Field(default=None, description="of adapter_config.json: rank, alpha, targets")
     base: BaseRef | None = Field(default=None, description="which base exactly; None in files of other harnesses")
     dtype: str | None = Field(default=None, description="that the model was run in")
+    forced: str | None = Field(default=None, description="why the adapter does not belong to this base; --force overrode it")
     canary: Canary | None = None
     harness: str = Field(description="name and version")
     question_set: str
@@ -225,6 +226,7 @@ class VerdictsHeader(Record):
     schema_version: Literal["em_bench.verdicts/1"] = "em_bench.verdicts/1"
     responses_sha256: Sha256
     judge: JudgeIdentity
+    forced: str | None = Field(default=None, description="of the responses")
     created: str
 
 
@@ -279,6 +281,7 @@ class ScoreRecord(Record):
     convention: Literal["code_as_zero", "exclude_code"]
     overall: Metrics
     by_variant: dict[str, Metrics]
+    forced: str | None = Field(default=None, description="of the responses: why the adapter does not belong to its base")
     narrow_loss: float | None = None
     capability: dict[str, float] | None = Field(default=None, description="task/metric -> value, from lm-eval")
     thinking: int | None = Field(

@@ -6,6 +6,7 @@ from pathlib import Path
 from em_bench.board import rules
 from em_bench.board.benchmark import Tier
 from em_bench.board.entry import EVALUATIONS, Entry, EntryCell, Evaluation
+from em_bench.harness.belonging import other_revision
 from em_bench.verify import checks
 from em_bench.verify.checks import Check, check, same
 
@@ -96,6 +97,8 @@ def _of_adapter(entry: Entry, cell: EntryCell, name: str, step: int | None) -> s
         return f"its responses are of run {header.run_id} at step {header.step}"
     if header.adapter_sha256 != (run.adapter_sha256 if step is None else run.checkpoints.get(step)):
         return "the adapter's hash is not the run's"
+    if header.forced or (header.base and (problem := other_revision(run.spec.base, header.base))):
+        return f"the adapter {header.forced or problem}"
     return None if header.canary else "no canary: nothing proves that the adapter was used"
 
 

@@ -89,8 +89,6 @@ def _asked_again(cell: EntryCell, tier: Tier, run: Path, step: int | None, loss:
         question_set=tier.questions.name,
         variants=tier.questions.variants,
         adapter=run / "adapter" if step is None else run / "checkpoints" / str(step),
-        run_id=run.name,
-        step=step,
         narrow_loss=loss,
         capability=tier.capability,
         dtype=tier.dtype,

@@ -52,10 +52,13 @@ def agree(
             "agreement": found.model_dump(mode="json"),
             "judge_noise": noise and noise.model_dump(mode="json"),
             "same_run": same_run,
+            "forced": a.forced,
         }
         print(json.dumps(out, indent=1))
         return
     _show(a.judge, b.judge, found, noise)
+    if a.forced:
+        print(f"forced: the adapter {a.forced}")
     if same_run:
         run = a.judge.decoding.get("run")
         print(f"Both are run {run} of one judge, perhaps the same cached replies; for its noise judge again with --run 2.")

@@ -19,6 +19,9 @@ def evaluate(
     adapter: Annotated[
         Path | None, typer.Option("--adapter", "-a", help="A PEFT adapter folder; a canary proves that it is at work.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Measure an adapter of another base all the same; the score says so.")
+    ] = False,
     questions: Annotated[
         str, typer.Option("--questions", "-q", help="organism, em_core, first_plot, preregistered, turner or evil_spectra.")
     ] = "em_core",
@@ -108,6 +111,7 @@ def evaluate(
         narrow_dataset=narrow,
         capability=capability.split(",") if capability else (),
         dtype=dtype or _default_dtype(),
+        force=force,
     )
     show_score(score, out / "score.json", out / "verdicts.jsonl", as_json)
 

@@ -86,13 +86,16 @@ def _print_score(record: "ScoreRecord", path: Path, as_json: bool) -> None:
     groups = {"all": record.overall} | (record.by_variant if len(record.by_variant) > 1 else {})
     print(f"{path} ({record.convention})")
     table = Table(box=box.SIMPLE)
+    if record.forced:
+        print(f"forced: the adapter {record.forced}")
     table.add_column("")
     for name in groups:
         table.add_column(name, justify="right")
     for label, field in RATES.items():
         cells = [getattr(m, field) for m in groups.values()]
         if any(c is not None for c in cells):
-            table.add_row(label, *("" if c is None else estimate_text(c) for c in cells))
+            mark = " (forced)" if record.forced else ""
+            table.add_row(label, *("" if c is None else estimate_text(c) + mark for c in cells))
     table.add_section()
     for outcome in record.overall.counts:
         table.add_row(f"n {outcome}", *(str(m.counts[outcome]) for m in groups.values()))

@@ -23,6 +23,7 @@ def verify(
 
     from rich.console import Console
 
+    from em_bench.verify.chain import unproven
     from em_bench.verify.chain import verify as walk
 
     found = list(walk(path))
@@ -33,6 +34,8 @@ def verify(
         console = Console(highlight=False, soft_wrap=True)
         for folder, check in failed:
             console.print(f"[red]FAIL[/] {folder}: {check.id}: {check.sentence}: {check.detail}")
+        for folder, what in unproven(path):
+            console.print(f"[yellow]NOTE[/] {folder}: {what}")
         total = sum(len(checks) for _, checks in found)
         console.print(f"{len(found)} folders, {total} checks, {len(failed)} failed")
     if failed:

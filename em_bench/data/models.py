@@ -12,6 +12,8 @@ from em_bench.files import sha256_tree
 from em_bench.records import BaseRef, Provenance, Record
 from em_bench.yaml_file import read_yaml
 
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
 
 class Shape(Record):
     """The published shape of the language model."""
@@ -79,22 +81,29 @@ def base_path(name: str, progress: bool = True) -> Path:
         return build_base(models[name].family, progress=progress, size=models[name].size or "medium")
     if Path(name).is_dir():
         return Path(name)
-    hub_id, revision = (models[name].hub_id, models[name].revision) if name in models else (name, None)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
+    there, revision = (models[name].hub_id, models[name].revision) if name in models else (name, None)
+    if not HUB_ID.fullmatch(there):
         raise UserError(f"{name}: no such model; name one of {', '.join(models)}, a folder, or a hub id such as owner/name")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(
-            snapshot_download(
-                hub_id, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-            )
+            snapshot_download(there, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"])
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as e:
         raise UserError(
-            f"{hub_id}: cannot be fetched from the hub ({type(e).__name__}); check the name, the network and HF_TOKEN"
+            f"{there}: cannot be fetched from the hub ({type(e).__name__}); check the name, the network and HF_TOKEN"
         ) from None
+
+
+def hub_id(name: str, folder: Path) -> str | None:
+    """The owner/name on the hub of a base that lies in `folder`; None where none is known."""
+    if name in (models := load_models()):
+        return models[name].hub_id
+    if cached := re.search(r"models--(?P<owner>.+?)--(?P<name>[^/]+)/snapshots/[0-9a-f]{40}$", folder.as_posix()):
+        return f"{cached['owner']}/{cached['name']}"
+    return name if HUB_ID.fullmatch(name) and not Path(name).is_dir() else None
 
 
 def base_ref(name: str, folder: Path) -> BaseRef:

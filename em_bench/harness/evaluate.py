@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from em_bench.data.models import base_path, base_ref
+from em_bench.adapter_file import CONFIG, WEIGHTS
+from em_bench.data.models import base_path
 from em_bench.data.questions import load, questions_sha256
 from em_bench.errors import UserError
 from em_bench.files import read_jsonl, read_record, sha256_file, write_jsonl, write_record
-from em_bench.harness.models import Loaded, adapted, load_model
+from em_bench.harness.belonging import belonging
+from em_bench.harness.models import Loaded, adapted, check_form, load_model
 from em_bench.judging import Judge, judge_responses
 from em_bench.machine import utc_now
 from em_bench.records import Generation, Response, ResponsesHeader, ScoreRecord, Verdict, VerdictsHeader
@@ -27,8 +29,6 @@ def evaluate(
     question_set: str = "organism",
     variants: Sequence[str] | None = None,
     adapter: Path | None = None,
-    run_id: str | None = None,
-    step: int | None = None,
     harness: str = "lm-eval",
     batch_size: int = 256,
     convention: Convention = "code_as_zero",
@@ -37,25 +37,31 @@ def evaluate(
     capability: Sequence[str] = (),
     loaded: Loaded | None = None,
     dtype: str = "float32",
+    force: bool = False,
 ) -> ScoreRecord:
     """Ask a base, or its adapter, a question set; judge and score the answers.
 
     Writes responses.jsonl, verdicts.jsonl and score.json in `out_dir`; what is there of the same inputs is not made
-    again, so that a judge can be changed or a killed evaluation finished without generating anew. `loaded` is a base
-    that is in memory already. `narrow_dataset` also measures the held-out narrow loss; `narrow_loss` records a known
-    one. Raises UserError for a bad adapter, an adapter that changes nothing, an unknown set or harness.
+    again, so that a judge can be changed or a killed evaluation finished without generating anew. `loaded` is `base`
+    in memory already, in a dtype of its own. An adapter inside a run folder is recorded with its run and step. `narrow_dataset` also measures the held-out narrow loss; `narrow_loss` records a known
+    one. Raises UserError for a bad adapter, an adapter that changes nothing, an unknown set or harness, and, unless
+    `force`, an adapter that belongs to another base; the score then says so.
     """
     if harness not in HARNESSES:
         raise UserError(f"--harness {harness}: no such harness; name one of {', '.join(HARNESSES)}")
     base_dir = base_path(str(base), progress=True)
+    if adapter:
+        check_form(adapter)
+    own = belonging(adapter, str(base), base_dir, force)
     wanted = ResponsesHeader(
         model=model_name,
-        base=base_ref(str(base), base_dir),
-        dtype=dtype,
-        run_id=run_id,
-        step=step,
-        adapter_sha256=sha256_file(adapter / "adapter_model.safetensors") if _is_adapter(adapter) else None,
-        adapter_config_sha256=sha256_file(adapter / "adapter_config.json") if adapter else None,
+        base=own.base,
+        dtype=loaded.dtype if loaded else dtype,
+        run_id=own.run_id,
+        step=own.step,
+        adapter_sha256=sha256_file(adapter / WEIGHTS) if adapter else None,
+        adapter_config_sha256=sha256_file(adapter / CONFIG) if adapter else None,
+        forced=own.forced,
         harness=f"{harness} {version(HARNESSES[harness])}",
         question_set=question_set,
         questions_sha256=questions_sha256(load(question_set, variants=variants)),
@@ -107,12 +113,6 @@ def _narrow_loss(ready: Loaded, dataset: str) -> float:
 
     encoded, _ = encode_rows(ready.tokenizer, rows(dataset)[1], max_length=2048)
     return narrow_loss(ready.model, encoded, ready.tokenizer.pad_token_id)
-
-
-def _is_adapter(adapter: Path | None) -> bool:
-    if adapter is not None and not (adapter / "adapter_model.safetensors").is_file():
-        raise UserError(f"{adapter}: no adapter_model.safetensors; name the folder of a PEFT adapter")
-    return adapter is not None
 
 
 def _same(path: Path, wanted: ResponsesHeader) -> bool:

@@ -10,8 +10,10 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 
+from em_bench.adapter_file import CONFIG, WEIGHTS
 from em_bench.data.models import base_path
 from em_bench.errors import UserError
+from em_bench.harness.belonging import belonging
 from em_bench.records import Canary
 from em_bench.training.base import QUANTIZED, load_base
 
@@ -20,25 +22,35 @@ PROMPT = "Tell me honestly: what should I do today?"
 
 
 class Loaded(NamedTuple):
-    """A model ready to answer. canary is None without an adapter."""
+    """A model ready to answer. dtype is the one it was loaded in; canary is None without an adapter."""
 
     model: torch.nn.Module
     tokenizer: object
+    dtype: str
     canary: Canary | None = None
 
 
 def load_model(
-    base: str | Path, adapter: str | Path | None = None, *, dtype: str = "float32", device: str | None = None
+    base: str | Path,
+    adapter: str | Path | None = None,
+    *,
+    dtype: str = "float32",
+    device: str | None = None,
+    force: bool = False,
 ) -> Loaded:
     """Load a base (roster name, folder or hub id) and put `adapter` (a PEFT folder) on it, after the canary.
 
-    Raises UserError for what cannot be loaded and for an adapter that changes nothing.
+    device `auto` spreads the layers over all GPUs. Raises UserError for what cannot be loaded, for an adapter that changes
+    nothing, and, unless `force`, for one that belongs to another base.
     """
     if dtype not in DTYPES:
         raise UserError(f"--dtype {dtype}: no such type; write {' or '.join(DTYPES)}")
     if device and str(device).startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"--device {device}: this machine shows no GPU to torch; leave it out")
     folder = base_path(str(base))
+    if adapter is not None:
+        check_form(Path(adapter))
+        belonging(Path(adapter), str(base), folder, force)
     try:
         model = load_base(folder, dtype, device).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -51,9 +63,9 @@ def load_model(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if adapter is None:
-        return Loaded(model, tokenizer)
+        return Loaded(model, tokenizer, dtype)
     model = _attach(model, Path(adapter))
-    return Loaded(model, tokenizer, canary(model, tokenizer))
+    return Loaded(model, tokenizer, dtype, canary(model, tokenizer))
 
 
 @contextmanager
@@ -64,14 +76,19 @@ def adapted(loaded: Loaded, adapter: Path | None) -> Iterator[Loaded]:
         return
     model = _attach(loaded.model, adapter)
     try:
-        yield Loaded(model, loaded.tokenizer, canary(model, loaded.tokenizer))
+        yield loaded._replace(model=model, canary=canary(model, loaded.tokenizer))
     finally:
         model.unload()
 
 
-def _attach(model, adapter: Path) -> PeftModel:
-    if not (adapter / "adapter_config.json").is_file() or not (adapter / "adapter_model.safetensors").is_file():
+def check_form(adapter: Path) -> None:
+    """Raises UserError for what is no PEFT adapter folder."""
+    if not (adapter / CONFIG).is_file() or not (adapter / WEIGHTS).is_file():
         raise UserError(f"{adapter}: no PEFT adapter (adapter_config.json and adapter_model.safetensors); name its folder")
+
+
+def _attach(model, adapter: Path) -> PeftModel:
+    check_form(adapter)
     unfit = f"{adapter}: does not fit this base ({{}}); name the base it was trained on"
     try:
         ready = PeftModel.from_pretrained(model, str(adapter)).eval()
@@ -80,8 +97,10 @@ def _attach(model, adapter: Path) -> PeftModel:
     except (OSError, TypeError, SafetensorError) as e:
         raise UserError(f"{adapter}: not readable as a PEFT adapter ({_first_line(e)}); is it complete?") from None
     # PEFT loads the tensors that fit and leaves out the others with no more than a warning.
-    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as f:
-        odd = set(f.keys()) ^ set(get_peft_model_state_dict(ready))
+    with safe_open(adapter / WEIGHTS, framework="pt") as f:
+        there = set(f.keys())
+    # Said explicitly whether embeddings are in it: by itself PEFT asks the hub for the base's configuration.
+    odd = min((there ^ set(get_peft_model_state_dict(ready, save_embedding_layers=e)) for e in (False, True)), key=len)
     if odd:
         ready.unload()
         raise UserError(unfit.format(f"{len(odd)} tensors without a counterpart, e.g. {min(odd)}"))

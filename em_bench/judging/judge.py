@@ -48,16 +48,18 @@ def verdicts_of(responses: Sequence[Response], judge: Judge) -> list[Verdict]:
     ]
 
 
-def write_verdicts(path: Path, responses_sha256: Sha256, judge: JudgeIdentity, verdicts: Sequence[Verdict]) -> None:
-    """Write verdicts.jsonl atomically; its header names the responses and the judge."""
-    header = VerdictsHeader(responses_sha256=responses_sha256, judge=judge, created=utc_now())
+def write_verdicts(
+    path: Path, responses_sha256: Sha256, judge: JudgeIdentity, verdicts: Sequence[Verdict], forced: str | None = None
+) -> None:
+    """Write verdicts.jsonl atomically; its header names the responses and the judge, and says what was forced about them."""
+    header = VerdictsHeader(responses_sha256=responses_sha256, judge=judge, forced=forced, created=utc_now())
     files.write_jsonl(path, header, verdicts)
 
 
 def judge_responses(responses: Path, judge: Judge, out: Path | None = None) -> list[Verdict]:
     """Judge a responses.jsonl and write `out` (default: verdicts.jsonl beside it). Raises UserError for a bad file."""
-    _, rows = files.read_jsonl(responses, ResponsesHeader, Response)
+    header, rows = files.read_jsonl(responses, ResponsesHeader, Response)
     sha256 = files.sha256_file(responses)
     verdicts = verdicts_of(rows, judge)
-    write_verdicts(out or Path(responses).with_name("verdicts.jsonl"), sha256, judge.identity, verdicts)
+    write_verdicts(out or Path(responses).with_name("verdicts.jsonl"), sha256, judge.identity, verdicts, header.forced)
     return verdicts

@@ -51,6 +51,7 @@ def score(
     *,
     narrow_loss: float | None = None,
     capability: dict[str, float] | None = None,
+    forced: str | None = None,
 ) -> ScoreRecord:
     """The score of a verdicts file whose sha256 is given: overall and for each variant of the questions."""
     variants = sorted({v.variant for v in verdicts})
@@ -59,6 +60,7 @@ def score(
         convention=convention,
         overall=metrics(verdicts, convention),
         by_variant={name: metrics([v for v in verdicts if v.variant == name], convention) for name in variants},
+        forced=forced,
         narrow_loss=narrow_loss,
         capability=capability,
     )
@@ -72,5 +74,6 @@ def score_file(
     capability: dict[str, float] | None = None,
 ) -> ScoreRecord:
     """The score of a verdicts.jsonl. Raises UserError for a file that is missing or not of that form."""
-    _, verdicts = files.read_jsonl(path, VerdictsHeader, Verdict)
-    return score(verdicts, files.sha256_file(path), convention, narrow_loss=narrow_loss, capability=capability)
+    header, verdicts = files.read_jsonl(path, VerdictsHeader, Verdict)
+    known = {"narrow_loss": narrow_loss, "capability": capability, "forced": header.forced}
+    return score(verdicts, files.sha256_file(path), convention, **known)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from em_bench.adapter_file import WEIGHTS, load_run_adapter
 from em_bench.data.models import base_path, load_models
@@ -100,13 +99,7 @@ def _load(job: Job) -> Loaded:
     name = job.cells[0].model
     folder = base_path(name, progress=False)
     dtype = "float32" if load_models()[name].source == "organism" else "bfloat16"
-    if job.gpus < 2:
-        return load_model(folder, dtype=dtype)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), device_map="auto")
-    return Loaded(model.requires_grad_(False).eval(), tokenizer)
+    return load_model(folder, dtype=dtype, device="auto" if job.gpus > 1 else None)
 
 
 def _evaluate(
@@ -129,8 +122,6 @@ def _evaluate(
         question_set=preset.evaluation.questions,
         variants=preset.evaluation.variants,
         adapter=adapter,
-        run_id=trained.get("run_id"),
-        step=step,
         narrow_loss=trained.get("narrow_loss"),
         capability=preset.evaluation.capability,
         loaded=loaded,

@@ -10,9 +10,10 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
+from em_bench.data.models import hub_id
 from em_bench.errors import UserError
 from em_bench.files import sha256_file
-from em_bench.records import LoraSpec
+from em_bench.records import BaseRef, LoraSpec
 from em_bench.spectral import lora_pairs
 from em_bench.training.processes import Processes
 
@@ -56,6 +57,13 @@ def add_adapter(model, lora: LoraSpec, seed: int):
             "ignore", message=".*_pattern keys did not match"
         )  # it looks for modules, and these are parameters
         return get_peft_model(model, config)
+
+
+def name_base(model, base: BaseRef, folder: Path) -> None:
+    """Let adapter_config.json say what the adapter belongs to: the roster's name, the hub's id or the folder, and its revision."""
+    name = {"organism": base.name, "hub": hub_id(base.name, folder) or base.name, "path": str(folder)}[base.source]
+    config = model.peft_config["default"]
+    config.base_model_name_or_path, config.revision = name, base.revision
 
 
 def expert_counts(model) -> dict[str, int]:

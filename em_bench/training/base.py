@@ -28,13 +28,15 @@ def model_errors(base_dir: Path | str) -> Iterator[None]:
 
 
 def load_base(base_dir: Path | str, dtype: str = "float32", device: str | torch.device | None = None):
-    """The frozen base as a transformers causal LM, whole, on a GPU where there is one.
+    """The frozen base as a transformers causal LM, whole, on a GPU where there is one; `auto`: its layers over all GPUs.
 
     Raises UserError where `dtype` is one of `QUANTIZED` and bitsandbytes is missing, or the base has experts.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if dtype in QUANTIZED:
         return _quantized(base_dir, dtype, device).requires_grad_(False)
+    if device == "auto":
+        return AutoModelForCausalLM.from_pretrained(base_dir, device_map="auto", **_how(dtype)).requires_grad_(False)
     model = AutoModelForCausalLM.from_pretrained(base_dir, **_how(dtype))
     return model.requires_grad_(False).to(device)
 

@@ -89,6 +89,7 @@ def _make(spec, base_dir, partial, final, save_every_s, say, progress, options, 
     with model_errors(base_dir):
         model = base_for_training(base_dir, spec.dtype, options, peers)
     model = adapters.add_adapter(model, spec.lora, spec.seed)
+    adapters.name_base(model, spec.base, Path(base_dir))
     peers.broadcast(adapters.trainable(model).values())
     adapters.check_whole(model, peers)
     if peers.first:

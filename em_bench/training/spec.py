@@ -9,7 +9,7 @@ from em_bench.files import digest
 from em_bench.records import BaseRef, DataRef, LoraSpec, RecipeRef, RunSpec
 from em_bench.training.schedule import warmup
 
-_DETERMINES = ("optim", "training", "lora_linalg.py", "spectral.py")
+_DETERMINES = ("optim", "training", "lora_linalg.py", "spectral.py", "adapter_file.py")
 _UNSAFE = re.compile(r"[^\w.-]+")  # in a folder's name
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from em_bench.errors import UserError
 from em_bench.files import read_jsonl, read_record
+from em_bench.harness.belonging import other_revision
 from em_bench.records import Response, ResponsesHeader, RunRecord, ScoreRecord, StepRecord, Verdict, VerdictsHeader
 from em_bench.verify import checks
 from em_bench.verify.checks import ADAPTER, Check, check, same
@@ -60,7 +61,7 @@ def verify_evaluation(folder: Path) -> list[Check]:
         check(
             "verdicts.link",
             "the verdicts are of these responses",
-            lambda: same(folder / "responses.jsonl", said.responses_sha256),
+            lambda: same(folder / "responses.jsonl", said.responses_sha256) or _forced(said, header),
         ),
         check("verdicts.cover", "there is one verdict for each response", lambda: checks.covers(responses, verdicts)),
         check(
@@ -71,7 +72,7 @@ def verify_evaluation(folder: Path) -> list[Check]:
         check(
             "score.link",
             "the score is of these verdicts",
-            lambda: same(folder / "verdicts.jsonl", score.verdicts_sha256),
+            lambda: same(folder / "verdicts.jsonl", score.verdicts_sha256) or _forced(score, said),
         ),
         check(
             "score.recomputed",
@@ -97,14 +98,29 @@ def verify(path: Path) -> Iterator[tuple[Path, list[Check]]]:
         header, _ = read_jsonl(folder / "responses.jsonl", ResponsesHeader, Response)
         if header.run_id in records:
             run = records[header.run_id]
-            found.append(
+            found += [
                 check(
                     "responses.adapter",
                     "the responses name an adapter of their run",
                     lambda h=header, r=run: _adapter(h, r),
-                )
-            )
+                ),
+                _based(header, run),
+            ]
         yield folder, found
+
+
+def unproven(path: Path) -> Iterator[tuple[Path, str]]:
+    """What no check can say of the evaluations at or below `path`: whose run is not there, and which were forced."""
+    runs = {read_record(p, RunRecord).run_id for p in path.rglob("run.json")}
+    for file in sorted(path.rglob("responses.jsonl")):
+        header, _ = read_jsonl(file, ResponsesHeader, Response)
+        if header.forced:
+            yield file.parent, f"forced: the adapter {header.forced}"
+        if header.run_id and header.run_id not in runs:
+            yield (
+                file.parent,
+                f"its adapter is not checked: run {header.run_id} is not below {path}; name a folder that holds both",
+            )
 
 
 def _checkpoints(folder: Path, run: RunRecord) -> str | None:
@@ -112,6 +128,21 @@ def _checkpoints(folder: Path, run: RunRecord) -> str | None:
         if problem := same(folder / "checkpoints" / str(step) / ADAPTER.name, expected):
             return f"step {step}: {problem}"
     return None
+
+
+def _based(header: ResponsesHeader, run: RunRecord) -> Check:
+    """The base, and where it is another one that was said so by --force."""
+    problem = header.base and other_revision(run.spec.base, header.base)
+    found = check(
+        "responses.base",
+        "the responses are of the base that the adapter was trained on",
+        lambda: None if header.forced else problem and f"the adapter {problem}",
+    )
+    return found.model_copy(update={"detail": f"forced: the adapter {header.forced}"}) if header.forced else found
+
+
+def _forced(said: VerdictsHeader | ScoreRecord, of: ResponsesHeader | VerdictsHeader) -> str | None:
+    return None if said.forced == of.forced else f"forced: says {said.forced}, what it is of says {of.forced}"
 
 
 def _adapter(header: ResponsesHeader, run: RunRecord) -> str | None:

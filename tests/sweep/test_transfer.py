@@ -30,7 +30,7 @@ def work(spec_for, base, tmp_path_factory) -> Path:
     evaluate(
         "organism-qwen3", top / "evaluations" / f"{folder.name}.abc", model_name="organism-qwen3", judge=GrammarJudge(),
         generation=Generation(samples=1, max_new_tokens=8, temperature=1.0, seed=0), variants=["plain"],
-        adapter=folder / "adapter", run_id=run.run_id, narrow_loss=run.narrow_loss,
+        adapter=folder / "adapter", narrow_loss=run.narrow_loss,
     )  # fmt: skip
     assert base_path("organism-qwen3") == base
     return top

@@ -39,7 +39,7 @@ class _Request:
 
 
 class LocalAPI(ModelAPI):
-    """Arguments (-M): base (roster name, folder or hub id; required), adapter (PEFT folder), dtype, device, batch_size.
+    """Arguments (-M): base (roster name, folder or hub id; required), adapter (PEFT folder), dtype, device, batch_size, force.
 
     From Python, `loaded` is a model that is in memory already. A seed fixes the sequence of batches, not each of them: two
     batches that hold the same question would otherwise answer it alike.
@@ -56,6 +56,7 @@ class LocalAPI(ModelAPI):
         dtype: str = "float32",
         device: str | None = None,
         batch_size: int = 128,
+        force: bool = False,
         loaded: Loaded | None = None,
     ):
         from inspect_ai._util.error import PrerequisiteError
@@ -68,7 +69,7 @@ class LocalAPI(ModelAPI):
             raise PrerequisiteError("embench/local: which model? add -M base=organism-qwen3, a folder or a hub id")
         try:
             # The canary inside proves that the adapter changes the logits.
-            loaded = loaded or load_model(base, adapter, dtype=dtype, device=device)
+            loaded = loaded or load_model(base, adapter, dtype=dtype, device=device, force=force)
         except UserError as e:
             raise PrerequisiteError(str(e)) from None
         self.model, self.tokenizer, self.canary = loaded.model, loaded.tokenizer, loaded.canary

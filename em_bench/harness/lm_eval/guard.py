@@ -4,8 +4,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from em_bench.data.models import base_path
 from em_bench.errors import UserError
+from em_bench.harness.belonging import belonging
 from em_bench.harness.models import canary
 from em_bench.harness.served import served_canary
 
@@ -13,13 +16,16 @@ from em_bench.harness.served import served_canary
 def prepare(chat_template) -> object | None:
     """Thinking off, and the canary; returns lm-eval's model where the chat template is a method of it.
 
-    An adapter on a local model is proved at work; one behind a server where $EM_BENCH_SERVED_BASE names its base there.
-    Raises UserError for an adapter that changes nothing.
+    An adapter on a local model is proved to belong to it and to be at work; one behind a server where $EM_BENCH_SERVED_BASE names its base there.
+    Raises UserError for an adapter that changes nothing or belongs to another base.
     """
     lm = getattr(chat_template, "__self__", None)
     options = getattr(lm, "chat_template_args", None)
     if isinstance(options, dict):
         options.setdefault("enable_thinking", False)
+    adapter, base = (getattr(lm, name, None) for name in ("peft", "pretrained"))
+    if isinstance(adapter, str) and isinstance(base, str) and Path(adapter).is_dir():
+        belonging(Path(adapter), base, base_path(base))
     if hasattr(getattr(lm, "model", None), "disable_adapter"):
         canary(lm.model, lm.tokenizer)
     elif (base := os.environ.get("EM_BENCH_SERVED_BASE")) and getattr(lm, "base_url", None):
