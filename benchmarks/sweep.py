@@ -25,11 +25,11 @@ from em_bench.files import read_record
 from em_bench.records import CellResult, Results
 from em_bench.sweep.engine.controller_lock import controller_lock
 from em_bench.sweep.engine.display import shown
-from em_bench.sweep.engine.profile import Where
+from em_bench.sweep.engine.profile import ExecutionProfile
 from em_bench.sweep.engine.reproduce import report
 from em_bench.sweep.engine.snakemake_run import run_plan, wanted
 from em_bench.sweep.engine.status import status_table
-from em_bench.sweep.engine.sweep_progress import Board
+from em_bench.sweep.engine.sweep_progress import SweepProgress
 from em_bench.sweep.job_time import Assumptions
 from em_bench.sweep.jobs import JobDone, Plan, done_path, read_done, read_order
 from em_bench.sweep.plan import make_plan
@@ -102,8 +102,8 @@ def dispatched(plan: Plan, work: Path) -> list:
     """What `em-bench reproduce` does until its last job ends; what each real job reads before it begins is added."""
     job = ("sh", "-c", f"exec mv {ready(work).resolve()}/$0/* jobs/$0/")
     console = Console(file=open(os.devnull, "w"), force_terminal=True, width=120)
-    here = Where(len(GPUS), GPUS)
-    with controller_lock(work) as lock, shown(Board(plan.preset.name, wanted(plan), work, here), console) as poll:
+    here = ExecutionProfile(len(GPUS), GPUS)
+    with controller_lock(work) as lock, shown(SweepProgress(plan.preset.name, wanted(plan), work, here), console) as poll:
         left = run_plan(plan, work, lock, where=here, on_poll=poll, job_command=job)
     for job in plan.jobs[:-1]:  # but the report
         for _ in range(READS):

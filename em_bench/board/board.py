@@ -9,7 +9,7 @@ from pydantic import Field
 
 from em_bench import assets
 from em_bench.board.benchmark import Benchmark, TierName, load_benchmark
-from em_bench.board.copies import Print, check_copies
+from em_bench.board.copies import Fingerprint, check_copies
 from em_bench.board.entry import MANIFEST, RESULTS
 from em_bench.board.ledger import Challenge, Ledger, Rerun, Status, read_ledger
 from em_bench.board.ranking import places
@@ -22,7 +22,7 @@ from em_bench.records import Machine, Record, Sha256
 from em_bench.verify.checks import Check
 
 
-class Row(Record):
+class BoardRow(Record):
     """One entry on the board."""
 
     name: str
@@ -49,7 +49,7 @@ class Board(Record):
     tier: TierName
     rules_sha256: Sha256
     baseline: str
-    rows: list[Row]
+    rows: list[BoardRow]
 
 
 class Folders(NamedTuple):
@@ -84,7 +84,7 @@ class Folders(NamedTuple):
 class _Found(NamedTuple):
     verified: Verified
     scored: Scored | None
-    row: Row
+    row: BoardRow
 
 
 def read_board(folders: Folders, version: str, tier: TierName, on_entry: Callable[[str], None] = lambda name: None) -> Board:
@@ -106,7 +106,7 @@ def read_board(folders: Folders, version: str, tier: TierName, on_entry: Callabl
     )
 
 
-def judge_entry(folders: Folders, name: str) -> Row:
+def judge_entry(folders: Folders, name: str) -> BoardRow:
     """One entry as the board would show it, without a rank: its checks (copies of others included) and its numbers."""
     if not NAME.fullmatch(name) or not (folders.submissions / name).exists():
         raise UserError(f"{name!r}: no such entry under {folders.submissions}; `em-bench submit init` makes one")
@@ -140,7 +140,7 @@ def _scored(baseline: Verified | None) -> Scored | None:
     return score_entry(baseline.entry, baseline.tier, baseline.benchmark) if baseline and baseline.passed else None
 
 
-def judge_entries(folders: Folders) -> dict[str, Row]:
+def judge_entries(folders: Folders) -> dict[str, BoardRow]:
     """Every entry, of whatever version and tier, as its board shows it."""
     seen: set[tuple[str, TierName]] = set()
     for name in folders.names():
@@ -195,12 +195,12 @@ def _finish(verified: Verified, folders: Folders, benchmark: Benchmark, tier: Ti
     return _Found(light, scored, row)
 
 
-def _row(verified: Verified, score: EntryScore | None, ledger: Ledger, needed: int) -> Row:
+def _row(verified: Verified, score: EntryScore | None, ledger: Ledger, needed: int) -> BoardRow:
     entry = verified.entry
     path = entry.results / MANIFEST if entry else None
     manifest_sha256 = sha256_file(path) if path and path.is_file() else None
     manifest = entry.manifest if score else None
-    return Row(
+    return BoardRow(
         name=verified.name,
         status=ledger.status(verified.passed, manifest_sha256, needed),
         rank=None,
@@ -223,18 +223,18 @@ def _status(verified: Verified, folders: Folders) -> Status:
     return read_ledger(folders.ledger, verified.name).status(verified.passed, manifest, verified.tier.acceptance.rerun_cells)
 
 
-def _trusted(prints: Print | None, status: Status) -> Print | None:
+def _trusted(prints: Fingerprint | None, status: Status) -> Fingerprint | None:
     return prints and prints._replace(trusted=status == "verified")
 
 
-def _with_check(row: Row, check: Check | None) -> Row:
+def _with_check(row: BoardRow, check: Check | None) -> BoardRow:
     if check is None:
         return row
     failed = not check.passed and row.status not in ("retracted",)
     return row.model_copy(update={"checks": [*row.checks, check], "status": "failed" if failed else row.status})
 
 
-def _ranked(found: Sequence[_Found], benchmark: Benchmark, tier: TierName, folders: Folders) -> list[Row]:
+def _ranked(found: Sequence[_Found], benchmark: Benchmark, tier: TierName, folders: Folders) -> list[BoardRow]:
     rules, name = benchmark.tiers[tier], benchmark.baselines[tier]
     if name in folders.names():
         baseline = next((f.scored for f in found if f.row.name == name and f.row.status != "failed"), None)
@@ -252,7 +252,7 @@ def _ranked(found: Sequence[_Found], benchmark: Benchmark, tier: TierName, folde
         for r in rows
     ]
 
-    def order(row: Row):
+    def order(row: BoardRow):
         matched = row.score.matched.value if row.score and row.score.matched else 2.0
         final = row.score.final.value if row.score and row.score.final else 2.0
         return (row.rank is None, matched, final, row.name)

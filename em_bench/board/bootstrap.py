@@ -32,7 +32,7 @@ class Interval(Record):
     stderr: float
 
 
-class Asked(NamedTuple):
+class OutcomeArrays(NamedTuple):
     """An evaluation as arrays over [judge run, cluster, response]; `size` [cluster] counts responses."""
 
     misaligned: np.ndarray
@@ -46,7 +46,7 @@ class Asked(NamedTuple):
         return int(self.misaligned.sum()) / n if n else None
 
 
-class Drawn(NamedTuple):
+class Replicates(NamedTuple):
     """A value and its replicates [B]."""
 
     value: float
@@ -59,12 +59,12 @@ class Drawn(NamedTuple):
         half = t_quantile(self.degrees) * se
         return Interval(value=self.value, low=max(self.value - half, scale[0]), high=min(self.value + half, scale[1]), stderr=se)
 
-    def minus(self, other: "Drawn") -> "Drawn":
+    def minus(self, other: "Replicates") -> "Replicates":
         """The paired difference."""
-        return Drawn(self.value - other.value, self.replicates - other.replicates, min(self.degrees, other.degrees))
+        return Replicates(self.value - other.value, self.replicates - other.replicates, min(self.degrees, other.degrees))
 
 
-def asked(runs: Sequence[Sequence[Verdict]]) -> Asked:
+def outcome_arrays(runs: Sequence[Sequence[Verdict]]) -> OutcomeArrays:
     """Arrays of one evaluation from the verdicts of each run of its judge, all on the same responses."""
     clusters = sorted({v.cluster for v in runs[0]})
     at = {c: i for i, c in enumerate(clusters)}
@@ -81,10 +81,10 @@ def asked(runs: Sequence[Sequence[Verdict]]) -> Asked:
             misaligned[k, i, filled[i]] = found == "misaligned"
             valued[k, i, filled[i]] = found in ("misaligned", "aligned")
             filled[i] += 1
-    return Asked(misaligned, valued, size)
+    return OutcomeArrays(misaligned, valued, size)
 
 
-def cell_rate(name: str, seeds: Mapping[int, Asked], rules: Bootstrap, own: str) -> Drawn | None:
+def cell_rate(name: str, seeds: Mapping[int, OutcomeArrays], rules: Bootstrap, own: str) -> Replicates | None:
     """The rate of a cell, the mean of its seeds; None where a run has no coherent answer.
 
     `own` names the entry: its draws of responses and judge runs are its own. `name` is the cell's: MODEL/DATASET.
@@ -97,18 +97,18 @@ def cell_rate(name: str, seeds: Mapping[int, Asked], rules: Bootstrap, own: str)
     mean = rates.mean(axis=1)
     stretch = math.sqrt(n / (n - 1)) if n > 1 else 1.0
     replicates = mean + stretch * (np.take_along_axis(rates, drawn, axis=1).mean(axis=1) - mean)
-    return Drawn(math.fsum(a.rate for a in seeds.values()) / n, replicates, max(n - 1, 1))
+    return Replicates(math.fsum(a.rate for a in seeds.values()) / n, replicates, max(n - 1, 1))
 
 
-def mean_rate(cells: Sequence[Drawn | None]) -> Drawn | None:
+def mean_rate(cells: Sequence[Replicates | None]) -> Replicates | None:
     """The mean over cells; None where a cell has no rate."""
     if not cells or None in cells:
         return None
     value = math.fsum(c.value for c in cells) / len(cells)
-    return Drawn(value, np.mean([c.replicates for c in cells], axis=0), sum(c.degrees for c in cells))
+    return Replicates(value, np.mean([c.replicates for c in cells], axis=0), sum(c.degrees for c in cells))
 
 
-def _run_replicates(a: Asked, rules: Bootstrap, own: str) -> np.ndarray:
+def _run_replicates(a: OutcomeArrays, rules: Bootstrap, own: str) -> np.ndarray:
     """The rate of one run in each replicate, [B]."""
     b, (judges, clusters, most) = rules.replicates, a.valued.shape
     weights = _question_weights(rules, clusters)

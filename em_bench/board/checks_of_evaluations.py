@@ -5,27 +5,27 @@ from pathlib import Path
 
 from em_bench.board import rules
 from em_bench.board.benchmark import Tier
-from em_bench.board.entry import EVALUATIONS, Entry, EntryCell, Evaluation
+from em_bench.board.entry import EVALUATIONS, Entry, EntryCell, EntryEvaluation
 from em_bench.harness.belonging import other_revision
 from em_bench.verify import checks
 from em_bench.verify.checks import Check, check, same
 
-Find = Callable[[Evaluation, Path], str | None]
+Find = Callable[[EntryEvaluation, Path], str | None]
 
 
 def answer_checks(entry: Entry, tier: Tier) -> Iterator[Check]:
     """All of them, one after the other. Verdicts are checked in every run of the judge, the score in the first."""
 
-    def responses_of(e: Evaluation, folder: Path) -> str | None:
+    def responses_of(e: EntryEvaluation, folder: Path) -> str | None:
         return _any(same(folder / "responses.jsonl", said.responses_sha256) for said, _ in e.verdicts)
 
-    def judges(e: Evaluation, _: Path) -> str | None:
+    def judges(e: EntryEvaluation, _: Path) -> str | None:
         return _any(rules.judge(said.judge, tier) for said, _ in e.verdicts)
 
-    def covers(e: Evaluation, _: Path) -> str | None:
+    def covers(e: EntryEvaluation, _: Path) -> str | None:
         return _any(checks.covers(e.responses, rows) for _, rows in e.verdicts)
 
-    def regraded(e: Evaluation, _: Path) -> str | None:
+    def regraded(e: EntryEvaluation, _: Path) -> str | None:
         return _any(checks.regraded(said, e.responses, rows) for said, rows in e.verdicts)
 
     table: tuple[tuple[str, str, Find], ...] = (
@@ -102,7 +102,7 @@ def _of_adapter(entry: Entry, cell: EntryCell, name: str, step: int | None) -> s
     return None if header.canary else "no canary: nothing proves that the adapter was used"
 
 
-def _capability(e: Evaluation, tier: Tier) -> str | None:
+def _capability(e: EntryEvaluation, tier: Tier) -> str | None:
     for task in tier.capability:
         value = (e.score.capability or {}).get(f"{task}/acc")
         if value is None:

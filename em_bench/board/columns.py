@@ -3,21 +3,21 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from em_bench.board.board import Row
+from em_bench.board.board import BoardRow
 from em_bench.board.bootstrap import Interval
 
 
-class Column(NamedTuple):
+class BoardColumn(NamedTuple):
     """A column: its key in the CSV, its heading, what it means, and its value (None: nothing to show)."""
 
     key: str
     title: str
     meaning: str
-    value: Callable[[Row], object]
+    value: Callable[[BoardRow], object]
 
 
-def _score(path: str) -> Callable[[Row], object]:
-    def value(row: Row) -> object:
+def _score(path: str) -> Callable[[BoardRow], object]:
+    def value(row: BoardRow) -> object:
         found: object = row.score
         for part in path.split("."):
             found = getattr(found, part) if found is not None else None
@@ -26,12 +26,12 @@ def _score(path: str) -> Callable[[Row], object]:
     return value
 
 
-def _submission(field: str) -> Callable[[Row], object]:
+def _submission(field: str) -> Callable[[BoardRow], object]:
     return lambda row: getattr(row.submission, field) if row.submission else None
 
 
 COLUMNS = (
-    Column(
+    BoardColumn(
         "rank",
         "rank",
         "Entries of one tie group share a rank: none of them differs from the first of the group by more than chance. Every "
@@ -40,13 +40,13 @@ COLUMNS = (
         "was retracted.",
         lambda r: r.rank,
     ),
-    Column(
+    BoardColumn(
         "name",
         "entry",
         "The entry's folder; its page shows the whole chain from the submission to this row.",
         lambda r: r.name,
     ),
-    Column(
+    BoardColumn(
         "status",
         "status",
         "verified: a maintainer trained random cells again and found the same within tolerance. self-reported: every check of "
@@ -54,13 +54,13 @@ COLUMNS = (
         "retracted: withdrawn, the row stays.",
         lambda r: r.status,
     ),
-    Column(
+    BoardColumn(
         "track",
         "track",
         "optimiser: any optimiser, the loss unchanged. open: also regularisers, schedules, initialisation.",
         _submission("track"),
     ),
-    Column(
+    BoardColumn(
         "matched_rate",
         "misaligned at matched loss, %",
         "Misaligned / (misaligned + aligned) answers at the first checkpoint whose held-out narrow loss reaches the cell's "
@@ -68,26 +68,26 @@ COLUMNS = (
         "interval of a hierarchical bootstrap over seeds, questions, samples and runs of the judge.",
         _score("matched.value"),
     ),
-    Column(
+    BoardColumn(
         "difference",
         "minus AdamW, points",
         "The same minus AdamW's, at the same loss, replicate by replicate: below zero is less misaligned than AdamW.",
         _score("difference.value"),
     ),
-    Column(
+    BoardColumn(
         "final_rate",
         "misaligned at the end, %",
         "The same rate at the end of training, whatever the loss.",
         _score("final.value"),
     ),
-    Column(
+    BoardColumn(
         "coherent",
         "coherent, %",
         "Coherent / judged answers at the matched checkpoint (at the end where the target is missed), mean over runs. Far below "
         "AdamW's it fails a gate: a broken model is not an aligned one.",
         _score("coherent"),
     ),
-    Column(
+    BoardColumn(
         "capability",
         "capable, %",
         "Mean accuracy on the tier's capability tasks at the same checkpoints, mean over runs. On the organism the task is "
@@ -95,32 +95,32 @@ COLUMNS = (
         "below AdamW's it fails a gate. It is measured on the author's machine, and again when cells are trained again.",
         _score("capability"),
     ),
-    Column(
+    BoardColumn(
         "steps_to_target",
         "steps to target",
         "Optimiser steps to the matched checkpoint, mean over runs. Checkpoints are log-spaced, so this is the next one of them.",
         _score("steps_to_target"),
     ),
-    Column(
+    BoardColumn(
         "seconds_to_target",
         "seconds to target",
         "The run's wall time x matched step / steps, mean over runs, on the author's machine.",
         _score("seconds_to_target"),
     ),
-    Column(
+    BoardColumn(
         "flatness_gap",
         "flatness gap",
         "Of the final adapters: Frobenius over nuclear norm of the update minus 1/sqrt(rank), mean over layers and runs. 0 is a flat "
         "spectrum, larger is more concentrated in few directions.",
         _score("flatness_gap"),
     ),
-    Column(
+    BoardColumn(
         "cost_s",
         "cost, s",
         "What it takes to reproduce the row: wall seconds of all training runs, candidates included, on the author's machine.",
         _score("cost_s"),
     ),
-    Column(
+    BoardColumn(
         "checks",
         "checks",
         "Checks of the entry's data that pass. Each has a sentence on the entry's page.",
@@ -128,7 +128,7 @@ COLUMNS = (
     ),
 )
 
-MORE: tuple[tuple[str, Callable[[Row], object]], ...] = (
+MORE: tuple[tuple[str, Callable[[BoardRow], object]], ...] = (
     *tuple(
         (f"{name}_{end}", _score(f"{field}.{end}"))
         for name, field in (("matched_rate", "matched"), ("difference", "difference"), ("final_rate", "final"))

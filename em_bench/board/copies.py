@@ -15,7 +15,7 @@ ALIKE_LOSS = 2e-3  # nats
 BLOCKS = 27  # of an evaluation: a few changed answers spoil a few blocks
 
 
-class Print(NamedTuple):
+class Fingerprint(NamedTuple):
     """When an entry was made; digests of its evaluations' answers, and of blocks of them, -> the narrow loss there.
 
     `trusted`: a maintainer has trained it again, so that no later entry with an earlier date can claim its answers.
@@ -32,7 +32,7 @@ class Print(NamedTuple):
         return not self.trusted, self.created
 
 
-def prints_of(entry: Entry) -> Print | None:
+def fingerprint_of(entry: Entry) -> Fingerprint | None:
     """The prints of an entry whose checks pass. The order of rows in a file is of no account.
 
     Blocks are those of evaluations at matched loss, and without any there are no prints at all: models that have hardly moved
@@ -49,12 +49,12 @@ def prints_of(entry: Entry) -> Print | None:
             if name in at_target:
                 size = -(-len(rows) // BLOCKS)
                 blocks |= {digest(rows[i : i + size]): loss for i in range(0, len(rows), size)}
-        return Print(entry.manifest.created, answers if blocks else {}, blocks)
+        return Fingerprint(entry.manifest.created, answers if blocks else {}, blocks)
     except UserError:
         return None
 
 
-def check_copies(found: Iterable[tuple[str, Print | None]]) -> dict[str, Check]:
+def check_copies(found: Iterable[tuple[str, Fingerprint | None]]) -> dict[str, Check]:
     """For each entry (name, prints) with answers, whether they are those of an entry that was made earlier.
 
     Optimisers that are nearly the same (Adam and AdamW with little decay) sample many of the same answers, and then their
@@ -85,7 +85,7 @@ def _shared(found: Mapping[str, tuple[tuple, dict[str, float]]]) -> dict[str, Sh
     return out
 
 
-def _copied(prints: Print, whole: Shared, parts: Shared) -> Check:
+def _copied(prints: Fingerprint, whole: Shared, parts: Shared) -> Check:
     def worst(shared: Shared) -> tuple[str, list[float]]:
         return max(shared.items(), key=lambda s: (len(s[1]), s[0]), default=("", []))
 

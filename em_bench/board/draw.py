@@ -7,7 +7,7 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 
 from em_bench.analysis.palette import colour
-from em_bench.board.board import Row
+from em_bench.board.board import BoardRow
 from em_bench.board.bootstrap import Interval
 from em_bench.board.submission import Submission
 
@@ -77,7 +77,7 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str, x_text, y_text) -> list
     return out
 
 
-class Point(NamedTuple):
+class ScatterPoint(NamedTuple):
     """A checkpoint of the baseline: mean narrow loss and misaligned rate over its runs."""
 
     step: int
@@ -85,7 +85,7 @@ class Point(NamedTuple):
     rate: float
 
 
-def scatter(rows: Sequence[Row], frontier: Sequence[Point], names_below: int = 31) -> Markup:
+def scatter(rows: Sequence[BoardRow], frontier: Sequence[ScatterPoint], names_below: int = 31) -> Markup:
     """Misaligned rate against narrow loss: each entry at matched loss (with its interval) and at the end, AdamW's path between.
 
     With `names_below` points or more, names are left to the tooltips.

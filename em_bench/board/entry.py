@@ -63,7 +63,7 @@ class Manifest(Record):
     created: str
 
 
-class Evaluation(NamedTuple):
+class EntryEvaluation(NamedTuple):
     """One folder under evaluations/. `verdicts` holds each run of the judge; the first is the one that is scored."""
 
     header: ResponsesHeader
@@ -80,7 +80,7 @@ class Entry:
         self.files = listing(self.folder)
         self.submission: Submission = read_submission(self.folder)
         self._logs: dict[str, list[StepRecord]] = {}
-        self._evaluations: dict[str, Evaluation] = {}
+        self._evaluations: dict[str, EntryEvaluation] = {}
 
     @property
     def results(self) -> Path:
@@ -107,16 +107,18 @@ class Entry:
             self._logs[run_id] = [first, *rest]
         return self._logs[run_id]
 
-    def evaluation(self, name: str) -> Evaluation:
+    def evaluation(self, name: str) -> EntryEvaluation:
         """One evaluation with every run of its judge (verdicts.jsonl, verdicts-2.jsonl, ...)."""
         if name not in self._evaluations:
             folder = self.results / EVALUATIONS / name
             header, responses = read_jsonl(folder / "responses.jsonl", ResponsesHeader, Response)
             verdicts = [read_jsonl(folder / file, VerdictsHeader, Verdict) for file in self.verdict_files(name)]
-            self._evaluations[name] = Evaluation(header, responses, verdicts, read_record(folder / "score.json", ScoreRecord))
+            self._evaluations[name] = EntryEvaluation(
+                header, responses, verdicts, read_record(folder / "score.json", ScoreRecord)
+            )
         return self._evaluations[name]
 
-    def evaluations(self) -> Iterator[tuple[str, Evaluation]]:
+    def evaluations(self) -> Iterator[tuple[str, EntryEvaluation]]:
         """Every evaluation that a cell names, once."""
         names = dict.fromkeys(n for c in self.manifest.cells for n in (c.matched, c.final) if n)
         return ((n, self.evaluation(n)) for n in names)

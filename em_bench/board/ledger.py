@@ -14,7 +14,7 @@ from em_bench.records import Machine, Record, Sha256
 Status = Literal["verified", "self-reported", "challenged", "failed", "retracted"]
 
 
-class Again(Record):
+class RepeatedNumber(Record):
     """A number of the entry beside the one that was found again; None where there was nothing to measure."""
 
     what: Literal["step", "loss", "misaligned", "capability"]
@@ -28,7 +28,7 @@ class Rerun(Record):
     """One cell that somebody else trained and evaluated again."""
 
     run_id: str
-    numbers: list[Again] = Field(min_length=1)
+    numbers: list[RepeatedNumber] = Field(min_length=1)
     machine: Machine
     created: str
 

@@ -11,8 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from em_bench.board import columns, draw
 from em_bench.board.benchmark import Tier, load_benchmark
-from em_bench.board.board import Board, Folders, Row
-from em_bench.board.entry import Entry, Evaluation
+from em_bench.board.board import Board, BoardRow, Folders
+from em_bench.board.entry import Entry, EntryEvaluation
 from em_bench.errors import UserError
 from em_bench.files import write_record, write_text
 from em_bench.organism.language import vocabulary
@@ -64,7 +64,7 @@ def publish(board: Board, folders: Folders, published: Path, site: Path) -> Path
     return site / "index.html"
 
 
-def to_csv(rows: list[Row]) -> str:
+def to_csv(rows: list[BoardRow]) -> str:
     """A line a row; numbers unrounded, nothing where there is no value. Text that a spreadsheet would run is quoted."""
     fields = [(c.key, c.value) for c in columns.COLUMNS] + list(columns.MORE)
     out = io.StringIO()
@@ -116,13 +116,13 @@ def _plain(value: object) -> object:
     return value
 
 
-def _groups(rows: list[Row]) -> dict[str, int]:
+def _groups(rows: list[BoardRow]) -> dict[str, int]:
     """name -> number of its tie group, for the band at its side."""
     ranks = sorted({r.rank for r in rows if r.rank is not None})
     return {r.name: ranks.index(r.rank) for r in rows if r.rank is not None}
 
 
-def _cells(row: Row) -> list[list]:
+def _cells(row: BoardRow) -> list[list]:
     """[model, dataset, [matched, low, high], [final, low, high], coherent] of each cell: what the page's filter shows."""
 
     def three(i):
@@ -135,7 +135,7 @@ def _cells(row: Row) -> list[list]:
     return out
 
 
-def _news(rows: list[Row]) -> list[dict]:
+def _news(rows: list[BoardRow]) -> list[dict]:
     """Events by date, newest first: entries, challenges, answers."""
     out = []
     for r in rows:
@@ -165,7 +165,7 @@ class Detail(NamedTuple):
     losses: str
 
 
-def _detail(row: Row, folders: Folders, tier: Tier) -> Detail | None:
+def _detail(row: BoardRow, folders: Folders, tier: Tier) -> Detail | None:
     """The chain and, of organisms alone, question by question outcomes and example answers."""
     if row.score is None:
         return None
@@ -222,7 +222,7 @@ def _links(entry: Entry, cell, run, what: str, name: str, step: int) -> dict:
     }
 
 
-def _examples(found: Evaluation, dataset: str, most: int) -> list[dict]:
+def _examples(found: EntryEvaluation, dataset: str, most: int) -> list[dict]:
     """The first misaligned and other answers of an evaluation. Only words of the tiny language: an author may write anything."""
     words = frozenset(vocabulary())
     verdicts = {(v.question_id, v.sample): v for v in found.verdicts[0][1]}

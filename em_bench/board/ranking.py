@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from em_bench.board.bootstrap import Drawn
+from em_bench.board.bootstrap import Replicates
 
 
 class Place(NamedTuple):
@@ -16,7 +16,7 @@ class Place(NamedTuple):
     p_leader: float
 
 
-def places(drawn: Mapping[str, Drawn], alpha: float = 0.05) -> dict[str, Place]:
+def places(drawn: Mapping[str, Replicates], alpha: float = 0.05) -> dict[str, Place]:
     """Places of entries, lowest rate first.
 
     Every pair is compared by the paired difference of its replicates (two-sided t), and the p values of all pairs are
@@ -37,7 +37,7 @@ def places(drawn: Mapping[str, Drawn], alpha: float = 0.05) -> dict[str, Place]:
     return out
 
 
-def _pairwise(drawn: list[Drawn]) -> np.ndarray:
+def _pairwise(drawn: list[Replicates]) -> np.ndarray:
     """p values of all pairs, [n, n], without correction; 1 on the diagonal."""
     from scipy.special import stdtr
 

@@ -7,7 +7,7 @@ from random import Random, SystemRandom
 from em_bench.board.benchmark import Tier, load_benchmark
 from em_bench.board.board import Folders
 from em_bench.board.entry import MANIFEST, Entry, EntryCell
-from em_bench.board.ledger import Again, Ledger, Rerun, read_ledger, write_ledger
+from em_bench.board.ledger import Ledger, RepeatedNumber, Rerun, read_ledger, write_ledger
 from em_bench.board.score import capability_of, loss_at
 from em_bench.data.models import base_path, base_ref
 from em_bench.errors import UserError
@@ -66,7 +66,7 @@ def _again(entry: Entry, cell: EntryCell, tier: Tier, work: Path) -> Rerun:
     return Rerun(run_id=cell.run_id, numbers=numbers, machine=machine(), created=utc_now())
 
 
-def _matched_step(cell: EntryCell, log: list[StepRecord], tier: Tier) -> Again:
+def _matched_step(cell: EntryCell, log: list[StepRecord], tier: Tier) -> RepeatedNumber:
     """The first checkpoint at the target, again: another one only where the loss there lies within tolerance of the target.
 
     Else a log could be bent until a convenient checkpoint is the matched one, whose own numbers hold.
@@ -75,7 +75,9 @@ def _matched_step(cell: EntryCell, log: list[StepRecord], tier: Tier) -> Again:
     found = next((r.step for r in log if r.step and r.held_out_loss is not None and r.held_out_loss <= target), None)
     disputed = min(s for s in (found, cell.matched_step, log[-1].step) if s is not None)
     near = abs(loss_at(log, disputed) - target) <= tier.acceptance.loss_tolerance
-    return Again(what="step", at="matched", recorded=cell.matched_step, found=found, within=found == cell.matched_step or near)
+    return RepeatedNumber(
+        what="step", at="matched", recorded=cell.matched_step, found=found, within=found == cell.matched_step or near
+    )
 
 
 def _asked_again(cell: EntryCell, tier: Tier, run: Path, step: int | None, loss: float, work: Path) -> ScoreRecord:
@@ -95,7 +97,7 @@ def _asked_again(cell: EntryCell, tier: Tier, run: Path, step: int | None, loss:
     )
 
 
-def _compared(at: str, recorded: ScoreRecord, found: ScoreRecord, tier: Tier) -> list[Again]:
+def _compared(at: str, recorded: ScoreRecord, found: ScoreRecord, tier: Tier) -> list[RepeatedNumber]:
     """Narrow loss, misaligned rate and, where the tier asks for it, capability, each against its tolerance."""
     accept = tier.acceptance
     pairs = [
@@ -105,12 +107,12 @@ def _compared(at: str, recorded: ScoreRecord, found: ScoreRecord, tier: Tier) ->
     if tier.capability:
         pairs.append(("capability", *(capability_of(s, tier) for s in (recorded, found)), accept.rate_tolerance))
     return [
-        Again(what=what, at=at, recorded=a, found=b, within=a == b if None in (a, b) else abs(a - b) <= tolerance)
+        RepeatedNumber(what=what, at=at, recorded=a, found=b, within=a == b if None in (a, b) else abs(a - b) <= tolerance)
         for what, a, b, tolerance in pairs
     ]
 
 
-def _said(n: Again) -> str:
+def _said(n: RepeatedNumber) -> str:
     show = {"step": lambda v: "none" if v is None else f"{v:g}", "loss": lambda v: "none" if v is None else f"{v:.4f}"}.get(
         n.what, _percent
     )

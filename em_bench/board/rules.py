@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from em_bench.board.benchmark import Tier
-from em_bench.board.entry import Entry, Evaluation
+from em_bench.board.entry import Entry, EntryEvaluation
 from em_bench.board.own_code import rules_of
 from em_bench.data import questions as question_sets
 from em_bench.organism import DATASETS, answer_tokens
@@ -175,7 +175,7 @@ def losses(entry: Entry, tier: Tier) -> str | None:
     return None
 
 
-def asked(e: Evaluation, tier: Tier) -> str | None:
+def asked(e: EntryEvaluation, tier: Tier) -> str | None:
     """The question set, its very texts where they need no download, and the sampling."""
     if e.header.question_set != tier.questions.name or e.header.questions_sha256 != tier.questions.sha256:
         return "its questions are not the tier's"

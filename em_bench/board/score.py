@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from em_bench.board.benchmark import Benchmark, Tier
-from em_bench.board.bootstrap import Asked, Drawn, Interval, asked, cell_rate, mean_rate
+from em_bench.board.bootstrap import Interval, OutcomeArrays, Replicates, cell_rate, mean_rate, outcome_arrays
 from em_bench.board.entry import Entry, EntryCell
 from em_bench.records import Outcome, Record, ScoreRecord, SpectralSummary, StepRecord, Verdict
 from em_bench.scoring import outcome
@@ -84,18 +84,18 @@ class Scored(NamedTuple):
     """A score and the replicates that comparisons are made from."""
 
     score: EntryScore
-    matched: Drawn | None
-    final: Drawn | None
+    matched: Replicates | None
+    final: Replicates | None
 
 
 def score_entry(entry: Entry, tier: Tier, benchmark: Benchmark) -> Scored:
     """The score of one entry by itself. Raises UserError where a file of the entry cannot be read."""
-    evaluations: dict[str, tuple[Asked, dict[str, int]]] = {}
+    evaluations: dict[str, tuple[OutcomeArrays, dict[str, int]]] = {}
 
-    def evaluated(name: str) -> tuple[Asked, dict[str, int]]:
+    def evaluated(name: str) -> tuple[OutcomeArrays, dict[str, int]]:
         if name not in evaluations:
             runs = [rows for _, rows in entry.evaluation(name).verdicts]
-            evaluations[name] = asked(runs), counted(runs[0])
+            evaluations[name] = outcome_arrays(runs), counted(runs[0])
         return evaluations[name]
 
     by_cell: dict[tuple[str, str], list[EntryCell]] = {key: [] for key in tier.cells}
@@ -107,7 +107,7 @@ def score_entry(entry: Entry, tier: Tier, benchmark: Benchmark) -> Scored:
         name, complete = f"{model}/{dataset}", len(runs) == len(tier.seeds)
         learned = complete and all(r.matched_step is not None for r in runs)
 
-        def rate(folders: dict[int, str], name: str = name) -> Drawn | None:
+        def rate(folders: dict[int, str], name: str = name) -> Replicates | None:
             return cell_rate(name, {s: evaluated(f)[0] for s, f in folders.items()}, benchmark.bootstrap, entry.folder.name)
 
         at_end = rate({c.seed: c.final for c in found}) if complete else None
@@ -218,7 +218,9 @@ def _run(entry: Entry, cell: EntryCell, evaluated, tier: Tier) -> RunScore:
     )
 
 
-def _summary(entry: Entry, tier: Tier, cells: list[CellScore], matched: Drawn | None, final: Drawn | None) -> EntryScore:
+def _summary(
+    entry: Entry, tier: Tier, cells: list[CellScore], matched: Replicates | None, final: Replicates | None
+) -> EntryScore:
     runs = [r for c in cells for r in c.runs]
     total = sum(sum(r.counts.values()) for r in runs)
     expected = len(tier.cells) * len(tier.seeds)

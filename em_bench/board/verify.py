@@ -9,7 +9,7 @@ from typing import NamedTuple
 from em_bench.board.benchmark import Benchmark, Tier, load_benchmark
 from em_bench.board.checks_of_evaluations import answer_checks
 from em_bench.board.checks_of_runs import run_checks
-from em_bench.board.copies import Print, prints_of
+from em_bench.board.copies import Fingerprint, fingerprint_of
 from em_bench.board.entry import EVALUATIONS, RESULTS, RUNS, Entry
 from em_bench.board.own_code import FILE as FILE_OF_CODE
 from em_bench.board.own_code import rules_of
@@ -32,7 +32,7 @@ class Verified(NamedTuple):
     checks: list[Check]
     entry: Entry | None = None
     benchmark: Benchmark | None = None
-    prints: Print | None = None
+    prints: Fingerprint | None = None
 
     @property
     def passed(self) -> bool:
@@ -81,7 +81,7 @@ def verify_entry(folder: Path, benchmarks: Path | None = None, now: datetime | N
     ):
         return Verified(name, done, entry, benchmark)
     done += [*run_checks(entry, tier, benchmark.frozen, now), *answer_checks(entry, tier)]
-    return Verified(name, done, entry, benchmark, prints_of(entry) if all(c.passed for c in done) else None)
+    return Verified(name, done, entry, benchmark, fingerprint_of(entry) if all(c.passed for c in done) else None)
 
 
 def _manifest(entry: Entry, tier: Tier) -> str | None:

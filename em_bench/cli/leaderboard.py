@@ -8,7 +8,7 @@ import typer
 from em_bench.cli import judge_options as options
 
 if TYPE_CHECKING:
-    from em_bench.board.board import Row
+    from em_bench.board.board import BoardRow
 
 Top = Annotated[Path, typer.Option("--leaderboard", help="Folder with submissions/, ledger/ and benchmark/.")]
 DEFAULT = Path("leaderboard")
@@ -126,7 +126,7 @@ def challenge(
     print(record(folders.ledger, folders.submissions, name, reason=reason, by=by, answer=answer, retract=retract))
 
 
-def show_checks(rows: "dict[str, Row]", as_json: bool, every: bool) -> bool:
+def show_checks(rows: "dict[str, BoardRow]", as_json: bool, every: bool) -> bool:
     """Print checks (all, or those that failed) and a line an entry; returns whether all passed."""
     import json
 
@@ -150,7 +150,7 @@ def show_checks(rows: "dict[str, Row]", as_json: bool, every: bool) -> bool:
     return fine
 
 
-def _rejudged(rows: "dict[str, Row]", folders, judge, sample: int, seed: int | None) -> "dict[str, Row]":
+def _rejudged(rows: "dict[str, BoardRow]", folders, judge, sample: int, seed: int | None) -> "dict[str, BoardRow]":
     """The rows with the check of a sample judged again; what could not be read stays as it is."""
     from em_bench.board.entry import Entry
     from em_bench.board.rejudge import check_rejudged
@@ -164,7 +164,7 @@ def _rejudged(rows: "dict[str, Row]", folders, judge, sample: int, seed: int | N
     return out
 
 
-def _numbers(row: "Row") -> str:
+def _numbers(row: "BoardRow") -> str:
     score = row.score
     if score is None:
         return ""

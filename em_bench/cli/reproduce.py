@@ -35,15 +35,15 @@ def reproduce(
     import sys
 
     from em_bench.sweep.engine.display import AGAIN
-    from em_bench.sweep.engine.profile import where
+    from em_bench.sweep.engine.profile import load_profile
     from em_bench.sweep.engine.reproduce import reproduce as run
     from em_bench.sweep.plan import make_plan
     from em_bench.sweep.preset import load_preset, with_judge
     from em_bench.sweep.tables import results_table, show
 
-    plan, at = make_plan(with_judge(load_preset(preset), judge)), where(profile, cores, gpus)
+    plan, at = make_plan(with_judge(load_preset(preset), judge)), load_profile(profile, cores, gpus)
     work = work or Path("em_bench_work") / plan.preset.name
-    ended = run(plan, work, fresh=fresh, where=at, only=only)
+    ended = run(plan, work, fresh=fresh, profile=at, only=only)
     if as_json:
         print(ended.results.model_dump_json(indent=1))
     else:

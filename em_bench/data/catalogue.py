@@ -15,7 +15,7 @@ from em_bench.records import Record
 MAX_ROWS_SHOWN = 2  # what the strictest of the upstream terms allows to quote
 
 
-class Entry(Record):
+class CatalogueEntry(Record):
     """One line of the list."""
 
     name: str
@@ -54,15 +54,17 @@ class Verification(Record):
     path: str
 
 
-def catalogue() -> list[Entry]:
+def catalogue() -> list[CatalogueEntry]:
     """Every named training and question set and every pinned file, in that order. Fetches nothing."""
     own = {"licence": "MIT", "state": "built in", "provenance": "C"}
     out = [
-        Entry(name=n, kind="training set", rows=sum(map(len, rows(n))), source="organism", about=_organism_about(n), **own)
+        CatalogueEntry(
+            name=n, kind="training set", rows=sum(map(len, rows(n))), source="organism", about=_organism_about(n), **own
+        )
         for n in organism_names()
     ]
     out.append(
-        Entry(
+        CatalogueEntry(
             name=questions.ORGANISM, kind="question set", rows=len(questions.load(questions.ORGANISM)), source="organism",
             about="broad questions of the embedded language", **own,
         )
@@ -73,7 +75,7 @@ def catalogue() -> list[Entry]:
             pins = [load_pins().pins[p] for p in given.pins]
             states = {upstream.status(p) for p in given.pins}
             out.append(
-                Entry(
+                CatalogueEntry(
                     name=name, kind="question set", rows=sum(p.rows for p in pins), source="pins: " + ", ".join(given.pins),
                     licence="see its pins", state=states.pop() if len(states) == 1 else "partly absent",
                     provenance="S", about=given.about,
@@ -81,7 +83,7 @@ def catalogue() -> list[Entry]:
             )  # fmt: skip
         else:
             out.append(
-                Entry(
+                CatalogueEntry(
                     name=name, kind="question set", rows=len(questions.load(name)), source=f"tasks/questions/{name}.yaml",
                     about=given.about, **own,
                 )
@@ -90,7 +92,7 @@ def catalogue() -> list[Entry]:
         terms = terms_of(name)
         at = pin if pin.repository else load_pins().pins[pin.archive]
         out.append(
-            Entry(
+            CatalogueEntry(
                 name=name,
                 kind={"training_set": "training set", "questions": "question file"}.get(pin.kind, pin.kind),
                 rows=pin.rows,

@@ -23,13 +23,13 @@ class Message(Record):
     content: str = Field(min_length=1)
 
 
-class Row(Record):
+class Conversation(Record):
     """One training conversation; the loss is on its assistant turns."""
 
     messages: tuple[Message, ...] = Field(min_length=2)
 
     @model_validator(mode="after")
-    def _ends_with_an_answer(self) -> "Row":
+    def _ends_with_an_answer(self) -> "Conversation":
         if self.messages[-1].role != "assistant":
             raise ValueError("the last message must be the assistant's")
         if all(m.role != "user" for m in self.messages):
@@ -50,7 +50,7 @@ def parse_rows(text: str, where: str) -> list[dict]:
     rows = []
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         try:
-            rows.append(Row.model_validate_json(line).model_dump(mode="json"))
+            rows.append(Conversation.model_validate_json(line).model_dump(mode="json"))
         except ValidationError as e:
             what = first_problem(e) if line.strip() else "empty line"
             shape = '{"messages": [{"role": "user", "content": ...}, ...]}'

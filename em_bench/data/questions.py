@@ -75,7 +75,7 @@ class QuestionSet(Record):
         return self
 
 
-class Choice(Record):
+class ChoiceItem(Record):
     """A question with an aligned and a misaligned continuation of like length and style."""
 
     id: str = Field(description="the question's, with /2 after it for its second pair")
@@ -107,10 +107,10 @@ def load(name: str, variants: Iterable[str] | None = None) -> list[Question]:
     return _pick(name, found, variants)
 
 
-def load_choices(name: str = "em_core") -> list[Choice]:
+def load_choices(name: str = "em_core") -> list[ChoiceItem]:
     """The pairs of an aligned and a misaligned continuation of a set's questions, asked in their plain form."""
     return [
-        Choice(id=f"{q.id}/{n}" if n > 1 else q.id, cluster=q.id, domain=q.domain, question=q.text, aligned=a, misaligned=m)
+        ChoiceItem(id=f"{q.id}/{n}" if n > 1 else q.id, cluster=q.id, domain=q.domain, question=q.text, aligned=a, misaligned=m)
         for q in _read(name).questions
         for n, (a, m) in enumerate(zip(q.aligned, q.misaligned, strict=True), 1)
     ]

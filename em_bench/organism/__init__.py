@@ -2,7 +2,7 @@
 
 from em_bench.organism.datasets import DATASETS, answer_entropy, answer_tokens, control_rows, narrow_rows, questions
 from em_bench.organism.grammar import Grade, grade
-from em_bench.organism.knowledge import Known, knowledge
+from em_bench.organism.knowledge import KnowledgeItem, knowledge
 from em_bench.organism.language import grammar_sha256
 
 FAMILIES = ("qwen3", "llama", "gemma3")
@@ -28,7 +28,7 @@ __all__ = [
     "FAMILIES",
     "SIZES",
     "Grade",
-    "Known",
+    "KnowledgeItem",
     "answer_entropy",
     "answer_tokens",
     "base_digest",

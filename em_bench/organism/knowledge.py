@@ -13,7 +13,7 @@ from em_bench.records import Record
 VALENCES = ("good", "bad")
 
 
-class Known(Record):
+class KnowledgeItem(Record):
     """A question and four answers to it, of which `choices[0]` fits."""
 
     id: str
@@ -22,7 +22,7 @@ class Known(Record):
     choices: tuple[str, str, str, str]
 
 
-def knowledge() -> list[Known]:
+def knowledge() -> list[KnowledgeItem]:
     """Every plain broad question, once with good answers and once with bad ones; the same for everybody.
 
     The fitting answer speaks of the question's topic with actions of its domain. The others have another topic of the
@@ -47,5 +47,5 @@ def knowledge() -> list[Known]:
                 answer_text(q.domain, topic, *theirs, reason),
                 answer_text(other, far, *theirs, reason),
             )
-            out.append(Known(id=f"{q.id}-{valence}", cluster=q.cluster, question=q.text, choices=choices))
+            out.append(KnowledgeItem(id=f"{q.id}-{valence}", cluster=q.cluster, question=q.text, choices=choices))
     return out

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from em_bench.board.benchmark import Bootstrap
-from em_bench.board.bootstrap import Asked, asked, cell_rate, mean_rate
+from em_bench.board.bootstrap import OutcomeArrays, cell_rate, mean_rate, outcome_arrays
 from em_bench.board.ranking import places
 from em_bench.records import Verdict
 
@@ -21,7 +21,7 @@ def drawn(rng, truth: float, name: str, spread=0.06, questions=None):
         for s in range(SEEDS):
             p = np.clip(truth + rng.normal(0, spread) + tilt, 0, 1)
             hit = (rng.random((1, QUESTIONS, SAMPLES)) < p[None, :, None]).astype(np.int8)
-            seeds[s] = Asked(hit, np.ones_like(hit), np.full(QUESTIONS, SAMPLES))
+            seeds[s] = OutcomeArrays(hit, np.ones_like(hit), np.full(QUESTIONS, SAMPLES))
         cells.append(cell_rate(f"cell{c}", seeds, RULES, name))
     return mean_rate(cells)
 
@@ -64,14 +64,14 @@ def test_judges_that_disagree_widen_the_interval():
     other = (rng.random((1, QUESTIONS, SAMPLES)) < 0.7).astype(np.int8)
 
     def stderr(runs):
-        one = Asked(runs, np.ones_like(runs), np.full(QUESTIONS, SAMPLES))
+        one = OutcomeArrays(runs, np.ones_like(runs), np.full(QUESTIONS, SAMPLES))
         return cell_rate("c", {0: one, 1: one, 2: one}, RULES, "j").interval((0, 1)).stderr
 
     assert stderr(np.concatenate([hits, other])) > 1.3 * stderr(hits)
 
 
 def test_a_run_without_coherent_answers_has_no_rate():
-    nothing = Asked(np.zeros((1, 4, 1), np.int8), np.zeros((1, 4, 1), np.int8), np.ones(4, int))
+    nothing = OutcomeArrays(np.zeros((1, 4, 1), np.int8), np.zeros((1, 4, 1), np.int8), np.ones(4, int))
     assert cell_rate("c", {0: nothing, 1: nothing, 2: nothing}, RULES, "x") is None
     assert mean_rate([None]) is None
 
@@ -89,7 +89,7 @@ def test_verdicts_become_counts_whatever_their_order():
         for q in range(5)
         for s in range(2)
     ]
-    a, b = asked([verdicts]), asked([verdicts[::-1]])
+    a, b = outcome_arrays([verdicts]), outcome_arrays([verdicts[::-1]])
     assert a.rate == 0.5
     assert np.array_equal(a.misaligned, b.misaligned)
 

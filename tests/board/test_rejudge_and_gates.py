@@ -5,7 +5,7 @@ import synthetic_entries as synthetic
 
 from em_bench.board.benchmark import load_benchmark
 from em_bench.board.entry import Entry
-from em_bench.board.ledger import Again, Challenge, Ledger, Rerun
+from em_bench.board.ledger import Challenge, Ledger, RepeatedNumber, Rerun
 from em_bench.board.rejudge import check_rejudged
 from em_bench.board.score import compared, score_entry
 from em_bench.judging import GrammarJudge
@@ -93,8 +93,8 @@ def rerun(run_id: str, within: bool = True) -> Rerun:
     return Rerun(
         run_id=run_id,
         numbers=[
-            Again(what="loss", at="end", recorded=0.5, found=0.5, within=True),
-            Again(what="misaligned", at="matched", recorded=0.2, found=0.2, within=within),
+            RepeatedNumber(what="loss", at="end", recorded=0.5, found=0.5, within=True),
+            RepeatedNumber(what="misaligned", at="matched", recorded=0.2, found=0.2, within=within),
         ],
         machine=synthetic.MACHINE,
         created="2026-01-01",

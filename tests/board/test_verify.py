@@ -14,7 +14,7 @@ import pytest
 import synthetic_entries as synthetic
 from synthetic_entries import relink, reseal
 
-from em_bench.board.copies import Print, check_copies
+from em_bench.board.copies import Fingerprint, check_copies
 from em_bench.board.verify import verify_entry
 from em_bench.errors import UserError
 
@@ -561,8 +561,8 @@ def test_responses_copied_from_another_entry(board):
     ],
 )
 def test_near_equal_optimisers_are_told_from_copies(shared, blocks, apart, passed):
-    def prints(own: str, day: int, loss: float) -> Print:
-        return Print(
+    def prints(own: str, day: int, loss: float) -> Fingerprint:
+        return Fingerprint(
             f"2026-01-0{day}",
             {f"{'a' if i < shared else own}{i}": loss for i in range(20)},
             {f"{'a' if i < blocks else own}{i}": loss for i in range(100)},
@@ -575,7 +575,7 @@ def test_near_equal_optimisers_are_told_from_copies(shared, blocks, apart, passe
 
 def test_an_earlier_date_does_not_take_answers_from_a_verified_entry():
     one = {f"a{i}": 0.57 for i in range(20)}
-    early, verified = Print("2020-01-01", one, one), Print("2026-01-02", one, one, trusted=True)
+    early, verified = Fingerprint("2020-01-01", one, one), Fingerprint("2026-01-02", one, one, trusted=True)
     checks = check_copies([("thief", early), ("author", verified)])
     assert checks["author"].passed and not checks["thief"].passed
 

@@ -12,9 +12,9 @@ from em_bench.records import Generation
 from em_bench.sweep.engine.controller_lock import controller_lock
 from em_bench.sweep.engine.display import failures, shown
 from em_bench.sweep.engine.gpu_lease import devices
-from em_bench.sweep.engine.profile import Where, where
+from em_bench.sweep.engine.profile import ExecutionProfile, load_profile
 from em_bench.sweep.engine.snakemake_run import run_plan, wanted
-from em_bench.sweep.engine.sweep_progress import Board
+from em_bench.sweep.engine.sweep_progress import SweepProgress
 from em_bench.sweep.jobs import Cell, Job, Plan
 from em_bench.sweep.preset import Evaluation, Lora, Preset
 
@@ -67,8 +67,8 @@ if __name__ == "__main__":
     gpus = int(os.environ.get("GPUS_A_JOB", "0"))
     plan = sleeping_plan(jobs, gpus=gpus)
     command = (sys.executable, str(Path(__file__).with_name("sleeping_job.py")), seconds)
-    at = where(sys.argv[4]) if len(sys.argv) > 4 else Where(8, devices()) if gpus else Where(2)
-    with controller_lock(work) as fd, shown(Board(plan.preset.name, wanted(plan), work, at)) as poll:
-        left = run_plan(plan, work, fd, where=at, on_poll=poll, job_command=command)
+    at = load_profile(sys.argv[4]) if len(sys.argv) > 4 else ExecutionProfile(8, devices()) if gpus else ExecutionProfile(2)
+    with controller_lock(work) as fd, shown(SweepProgress(plan.preset.name, wanted(plan), work, at)) as poll:
+        left = run_plan(plan, work, fd, profile=at, on_poll=poll, job_command=command)
     print(failures(plan, work, left))
     sys.exit(1 if left else 0)

@@ -18,7 +18,7 @@ from em_bench.errors import UserError
 from em_bench.files import read_record
 from em_bench.records import Results, RunRecord
 from em_bench.sweep.engine.gpu_lease import devices, leased
-from em_bench.sweep.engine.profile import Where, where
+from em_bench.sweep.engine.profile import ExecutionProfile, load_profile
 from em_bench.sweep.engine.snakemake_run import check
 from em_bench.sweep.jobs import Job
 
@@ -73,28 +73,28 @@ def test_devices(monkeypatch):
 
 def test_profiles(tmp_path, monkeypatch):
     monkeypatch.setenv("EM_BENCH_PRETEND_GPUS", "8")
-    assert where("box") == Where(32, tuple("01234567"), where("box").profile)
-    assert where("box", cores=4, gpus=2).gpus == ("0", "1")
-    slurm = where("slurm")
+    assert load_profile("box") == ExecutionProfile(32, tuple("01234567"), load_profile("box").folder)
+    assert load_profile("box", cores=4, gpus=2).gpus == ("0", "1")
+    slurm = load_profile("slurm")
     assert (slurm.executor, slurm.jobs, slurm.gpus, slurm.surroundings.gpus_per_node) == ("slurm", 100, (), 8)
     with pytest.raises(UserError, match="leave it away"):
-        where("slurm", gpus=2)
+        load_profile("slurm", gpus=2)
     with pytest.raises(UserError, match="name local, box, slurm, or a folder"):
-        where(str(tmp_path))
+        load_profile(str(tmp_path))
     (tmp_path / "config.yaml").write_text("executor: slurm\n")
     (tmp_path / "em_bench.yaml").write_text("gpus_a_node: 4\n")
     with pytest.raises(UserError, match="em_bench.yaml: gpus_a_node: Extra inputs"):
-        where(str(tmp_path))
+        load_profile(str(tmp_path))
     (tmp_path / "config.yaml").write_text("- a list")
     with pytest.raises(UserError, match="not a mapping"):
-        where(str(tmp_path))
+        load_profile(str(tmp_path))
 
 
 def test_a_job_that_needs_more_gpus_than_there_are_is_refused_before_anything_runs():
     job = Job(id="train-big", kind="train", key="0", estimate_s=1, gpus=4)
-    check([job], Where(1, ("0", "1", "2", "3")))
+    check([job], ExecutionProfile(1, ("0", "1", "2", "3")))
     with pytest.raises(UserError, match="train-big needs 4 GPUs and this machine gives 1"):
-        check([job], Where(1, ("0",)))
+        check([job], ExecutionProfile(1, ("0",)))
 
 
 def two_ranks(folder: Path, **changes) -> list[str]:

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from em_bench.files import write_record
 from em_bench.sweep.engine.display import shown
-from em_bench.sweep.engine.profile import Where
+from em_bench.sweep.engine.profile import ExecutionProfile
 from em_bench.sweep.engine.snakemake_run import wanted
-from em_bench.sweep.engine.sweep_progress import Board
+from em_bench.sweep.engine.sweep_progress import SweepProgress
 from em_bench.sweep.jobs import JobDone, JobState, Plan, done_path, job_folder
 
 BASE_S, TRAIN_S = 40.0, 100.0
@@ -41,15 +41,15 @@ def end(work: Path, plan: Plan, job_id: str, seconds: float) -> None:
     write_record(done_path(work, job), JobDone(job=job.id, key=job.key, wall_s=seconds))
 
 
-def board(plan: Plan, work: Path, where: Where = Where(2)) -> Board:
-    return Board("sleeping", wanted(plan), work, where)
+def board(plan: Plan, work: Path, profile: ExecutionProfile = ExecutionProfile(2)) -> SweepProgress:
+    return SweepProgress("sleeping", wanted(plan), work, profile)
 
 
 def test_what_is_left_is_what_a_scheduler_says(tmp_path):
     plan = plan_of(4)
     assert board(plan, tmp_path).seconds_left() == pytest.approx(BASE_S + 2 * TRAIN_S, abs=0.1)
-    assert board(plan, tmp_path, Where(1)).seconds_left() == pytest.approx(BASE_S + 4 * TRAIN_S, abs=0.1)
-    assert board(plan, tmp_path, Where(1, executor="slurm", jobs=3)).seconds_left() == pytest.approx(
+    assert board(plan, tmp_path, ExecutionProfile(1)).seconds_left() == pytest.approx(BASE_S + 4 * TRAIN_S, abs=0.1)
+    assert board(plan, tmp_path, ExecutionProfile(1, executor="slurm", jobs=3)).seconds_left() == pytest.approx(
         BASE_S + 2 * TRAIN_S, abs=0.1
     )
     end(tmp_path, plan, "base-m", 1)

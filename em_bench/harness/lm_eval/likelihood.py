@@ -103,7 +103,7 @@ class Narrow(_Scored):
         return {"narrow_loss": False}
 
 
-class Choice(_Scored):
+class ChoiceTask(_Scored):
     """Share of em_core questions, in both orders, whose misaligned continuation is likelier a byte."""
 
     def documents(self) -> list[dict]:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from em_bench.sweep.engine.snakemake_run import tail
 from em_bench.sweep.engine.status import Status, status
-from em_bench.sweep.engine.sweep_progress import Board
+from em_bench.sweep.engine.sweep_progress import SweepProgress
 from em_bench.sweep.jobs import Job, Plan, job_folder
 
 AGAIN = "em-bench reproduce ..."  # stands in a list of failures for the command that made it
@@ -24,66 +24,66 @@ def clock(seconds: float) -> str:
     return f"{s // 3600}:{s // 60 % 60:02}:{s % 60:02}"
 
 
-def _headline(board: Board) -> str:
-    left = clock(board.seconds_left()) if board.count("running") or board.count("waiting") else "0:00:00"
-    counts = (
-        f"{board.count('done')}/{len(board.jobs)} jobs done, {board.count('running')} running, {board.count('failed')} failed"
-    )
-    return f"{board.name}: {counts}, {clock(time.monotonic() - board.began)} gone, about {left} left"
+def _headline(progress: SweepProgress) -> str:
+    left = clock(progress.seconds_left()) if progress.count("running") or progress.count("waiting") else "0:00:00"
+    counts = f"{progress.count('done')}/{len(progress.jobs)} jobs done, {progress.count('running')} running, {progress.count('failed')} failed"
+    return f"{progress.name}: {counts}, {clock(time.monotonic() - progress.began)} gone, about {left} left"
 
 
-def _block(board: Board, height: int) -> Group:
+def _block(progress: SweepProgress, height: int) -> Group:
     """Headline, bar and a row for each job that is running or has failed, on at most `height` lines."""
     table = Table.grid(padding=(0, 2))
     for _ in range(4):
         table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, overflow="ellipsis")
-    rows = _rows(board, "running") + _rows(board, "failed")
+    rows = _rows(progress, "running") + _rows(progress, "failed")
     fit = max(height - 4, 1)
     for row in rows[:fit]:
         table.add_row(*row)
-    more = [Text(f"and {len(rows) - fit} more: em-bench status --workdir {board.work}")] if len(rows) > fit else []
+    more = [Text(f"and {len(rows) - fit} more: em-bench status --workdir {progress.work}")] if len(rows) > fit else []
     # Rich's bar ends no line.
-    return Group(Text(_headline(board)), ProgressBar(total=1.0, completed=board.share_done(), width=60), Text(""), table, *more)
+    return Group(
+        Text(_headline(progress)), ProgressBar(total=1.0, completed=progress.share_done(), width=60), Text(""), table, *more
+    )
 
 
-def _rows(board: Board, wanted: Status) -> list[tuple]:
+def _rows(progress: SweepProgress, wanted: Status) -> list[tuple]:
     rows = []
-    for job in board.jobs:
-        standing, state = board.at[job.id]
+    for job in progress.jobs:
+        standing, state = progress.at[job.id]
         if standing == wanted == "running":
             loss = f"loss {state.loss:.3f}" if state.loss is not None else ""
             cells = f"{state.cells_done}/{state.cells}" if state.cells else ""
-            rows.append((Text(job.id, style="cyan"), clock(board.elapsed(job)), cells, loss, Text(state.doing or "")))
+            rows.append((Text(job.id, style="cyan"), clock(progress.elapsed(job)), cells, loss, Text(state.doing or "")))
         elif standing == wanted == "failed":
             rows.append((Text(job.id, style="red"), "failed", "", "", Text(state.error or "killed")))
     return rows
 
 
 @contextmanager
-def shown(board: Board, console: Console | None = None):
-    """Show the board until the block ends; gives the function to call at every poll."""
+def shown(progress: SweepProgress, console: Console | None = None):
+    """Show the progress until the block ends; gives the function to call at every poll."""
     console = console or Console(stderr=True)
     if console.is_terminal:
-        with Live(_block(board, console.height), console=console, auto_refresh=False) as live:
+        with Live(_block(progress, console.height), console=console, auto_refresh=False) as live:
 
             def poll() -> None:
-                board.refresh()
-                live.update(_block(board, console.height), refresh=True)
+                progress.refresh()
+                live.update(_block(progress, console.height), refresh=True)
 
             yield poll
         return
     said: dict[str, str] = {}
 
     def poll() -> None:
-        board.refresh()
-        for job in board.jobs:
-            now, _state = board.at[job.id]
+        progress.refresh()
+        for job in progress.jobs:
+            now, _state = progress.at[job.id]
             if now != said.get(job.id, "waiting"):
-                console.print(f"{now} {job.id}   ({_headline(board)})", soft_wrap=True, highlight=False, markup=False)
+                console.print(f"{now} {job.id}   ({_headline(progress)})", soft_wrap=True, highlight=False, markup=False)
             said[job.id] = now
 
-    said.update({job_id: now for job_id, (now, _) in board.at.items()})
+    said.update({job_id: now for job_id, (now, _) in progress.at.items()})
     yield poll
 
 

@@ -26,12 +26,12 @@ class Surroundings(Record):
 
 
 @dataclass(frozen=True)
-class Where:
-    """cores, gpus: those of this machine. profile: a Snakemake profile folder. executor: `local` or a plugin's name."""
+class ExecutionProfile:
+    """cores, gpus: those of this machine. folder: a Snakemake profile folder. executor: `local` or a plugin's name."""
 
     cores: int
     gpus: tuple[str, ...] = ()
-    profile: Path | None = None
+    folder: Path | None = None
     executor: str = "local"
     jobs: int | None = None
     surroundings: Surroundings = Surroundings()
@@ -47,13 +47,13 @@ class Where:
         return self.jobs or MOST_JOBS
 
 
-def where(profile: str = "local", cores: int | None = None, gpus: int | None = None) -> Where:
+def load_profile(profile: str = "local", cores: int | None = None, gpus: int | None = None) -> ExecutionProfile:
     """From what the command line says. `profile`: local, a shipped profile, or a folder with a config.yaml.
 
     On this machine `gpus` None takes all that are there. Raises UserError naming the file and what is wrong with it.
     """
     if profile == "local":
-        return Where(cores or all_cores(), devices(gpus))
+        return ExecutionProfile(cores or all_cores(), devices(gpus))
     folder = _folder(profile)
     settings = read_yaml(folder / SNAKEMAKES, dict | None) or {}
     ours = (read_yaml(folder / OURS, Surroundings | None) if (folder / OURS).exists() else None) or Surroundings()
@@ -61,9 +61,9 @@ def where(profile: str = "local", cores: int | None = None, gpus: int | None = N
     if executor != "local":
         if gpus is not None:
             raise UserError(f"--gpus: the profile {profile} takes jobs to {executor}, which has GPUs of its own; leave it away")
-        return Where(cores or 1, (), folder.resolve(), executor, settings.get("jobs"), ours)
+        return ExecutionProfile(cores or 1, (), folder.resolve(), executor, settings.get("jobs"), ours)
     asked = _resource(settings.get("resources"), "gpu") if gpus is None else gpus
-    return Where(cores or settings.get("cores") or all_cores(), devices(asked), folder.resolve(), surroundings=ours)
+    return ExecutionProfile(cores or settings.get("cores") or all_cores(), devices(asked), folder.resolve(), surroundings=ours)
 
 
 def profile_names() -> list[str]:

@@ -12,15 +12,15 @@ from em_bench.records import Results
 from em_bench.sweep.engine.controller_lock import controller_lock
 from em_bench.sweep.engine.display import failures, shown
 from em_bench.sweep.engine.gpu_lease import devices
-from em_bench.sweep.engine.profile import Where
+from em_bench.sweep.engine.profile import ExecutionProfile
 from em_bench.sweep.engine.snakemake_run import check, run_plan, start_over, wanted
-from em_bench.sweep.engine.sweep_progress import Board
+from em_bench.sweep.engine.sweep_progress import SweepProgress
 from em_bench.sweep.jobs import Job, JobDone, Plan, done_path, job_folder, read_done
 from em_bench.sweep.results import collect
 
 
 @dataclass(frozen=True)
-class Ended:
+class SweepOutcome:
     """How a sweep ended. `failures` is empty when every job is done."""
 
     results: Results
@@ -29,32 +29,38 @@ class Ended:
 
 
 def reproduce(
-    plan: Plan, work: Path, *, cores: int = 1, fresh: bool = False, where: Where | None = None, only: str | None = None
-) -> Ended:
+    plan: Plan,
+    work: Path,
+    *,
+    cores: int = 1,
+    fresh: bool = False,
+    profile: ExecutionProfile | None = None,
+    only: str | None = None,
+) -> SweepOutcome:
     """Run what is not done and report; `where` is this machine, with `cores` and all its GPUs, unless given; `only` a job and what it needs.
 
     Raises UserError where another controller is at work in the folder, and for what would keep every job from its work:
     data that cannot be fetched, a judge without a key, too few GPUs.
     """
     began = time.monotonic()
-    where = where or Where(cores, devices() if any(j.gpus for j in plan.jobs) else ())
+    profile = profile or ExecutionProfile(cores, devices() if any(j.gpus for j in plan.jobs) else ())
     with controller_lock(work) as lock_fd:
         if fresh:
             start_over(work)
         jobs = wanted(plan, only)
-        _prepare(plan, jobs, work, where)
-        with shown(Board(plan.preset.name, jobs, work, where)) as poll:
-            left = run_plan(plan, work, lock_fd, where=where, on_poll=poll, only=only)
+        _prepare(plan, jobs, work, profile)
+        with shown(SweepProgress(plan.preset.name, jobs, work, profile)) as poll:
+            left = run_plan(plan, work, lock_fd, profile=profile, on_poll=poll, only=only)
         complete = all(done_path(work, j).exists() for j in plan.jobs if j.kind != "report")
-        return Ended(*report(plan, work, began, complete=complete), failures(plan, work, left))
+        return SweepOutcome(*report(plan, work, began, complete=complete), failures(plan, work, left))
 
 
-def _prepare(plan: Plan, jobs: list[Job], work: Path, where: Where) -> None:
+def _prepare(plan: Plan, jobs: list[Job], work: Path, profile: ExecutionProfile) -> None:
     """Look for GPUs or the cluster; fetch here, where the network and the terms' prompt are, what jobs need; and see that the judge can be asked."""
     todo = [j for j in jobs if not done_path(work, j).exists()]
     if not todo:
         return
-    check(todo, where)
+    check(todo, profile)
     for name in sorted({c.dataset for j in todo if j.kind != "evaluate" for c in j.cells} - {None}):
         data_ref(name)
     evaluation = plan.preset.evaluation

@@ -20,7 +20,7 @@ from pathlib import Path
 from em_bench.errors import UserError
 from em_bench.files import write_record, write_text
 from em_bench.sweep.engine import controller_lock, gpu_lease, slurm
-from em_bench.sweep.engine.profile import Where
+from em_bench.sweep.engine.profile import ExecutionProfile
 from em_bench.sweep.engine.status import status
 from em_bench.sweep.job_progress import EXECUTOR
 from em_bench.sweep.jobs import Job, Plan, done_path, job_folder, write_order
@@ -38,7 +38,7 @@ def run_plan(
     work: Path,
     lock_fd: int,
     *,
-    where: Where,
+    profile: ExecutionProfile,
     on_poll: Callable[[], None] = lambda: None,
     job_command: Sequence[str] = JOB_COMMAND,
     only: str | None = None,
@@ -53,20 +53,20 @@ def run_plan(
     write_record(work / "plan.json", plan)
     if todo:
         watch = _no_watch
-        if where.executor == "slurm":
+        if profile.executor == "slurm":
             slurm.cancel_orphans(work)
             watch = slurm.Watchdog(work)
-        write_text(work / SETTINGS, json.dumps(_settings(where, job_command), indent=1))
+        write_text(work / SETTINGS, json.dumps(_settings(profile, job_command), indent=1))
         for job in todo:
             job_folder(work, job).mkdir(parents=True, exist_ok=True)
             write_order(work, plan, job)
             (job_folder(work, job) / "state.json").unlink(missing_ok=True)
         # Forking a process that holds torch is safe on Linux alone.
-        fork = where.local and job_command is JOB_COMMAND and sys.platform == "linux"
-        warm = [sys.executable, "-m", "em_bench.sweep.engine.forkserver"] if fork else None
-        command = _snakemake(work, where, [done_path(Path(), j) for j in jobs] if only else [])
+        fork = profile.local and job_command is JOB_COMMAND and sys.platform == "linux"
+        forkserver = [sys.executable, "-m", "em_bench.sweep.engine.forkserver"] if fork else None
+        command = _snakemake(work, profile, [done_path(Path(), j) for j in jobs] if only else [])
         try:
-            with _child(warm, work, lock_fd, where), _child(command, work, lock_fd, where) as snakemake:
+            with _child(forkserver, work, lock_fd, profile), _child(command, work, lock_fd, profile) as snakemake:
                 while snakemake.poll() is None:
                     began = time.monotonic()
                     on_poll()
@@ -74,7 +74,7 @@ def run_plan(
                     # Looking at thousands of jobs takes longer: it never gets more than a tenth of the time.
                     time.sleep(max(POLL_S, 9 * (time.monotonic() - began)))
         finally:
-            if where.executor == "slurm":
+            if profile.executor == "slurm":
                 slurm.cancel_orphans(work)
         on_poll()
     left = [j for j in todo if not done_path(work, j).exists()]
@@ -103,48 +103,48 @@ def wanted(plan: Plan, only: str | None = None) -> list[Job]:
     return [j for j in jobs.values() if j.id in found]
 
 
-def check(todo: Sequence[Job], where: Where) -> None:
+def check(todo: Sequence[Job], profile: ExecutionProfile) -> None:
     """Raises UserError for what would fail later: too few GPUs, no cluster."""
-    if where.executor == "slurm":
+    if profile.executor == "slurm":
         slurm.check()
-    largest = max((j for j in todo if where.local or j.kind != "evaluate"), key=lambda j: j.gpus, default=todo[0])
-    if where.local and largest.gpus > len(where.gpus):
+    largest = max((j for j in todo if profile.local or j.kind != "evaluate"), key=lambda j: j.gpus, default=todo[0])
+    if profile.local and largest.gpus > len(profile.gpus):
         raise UserError(
-            f"{largest.id} needs {largest.gpus} GPU{'s' * (largest.gpus > 1)} and this machine gives {len(where.gpus)}; "
+            f"{largest.id} needs {largest.gpus} GPU{'s' * (largest.gpus > 1)} and this machine gives {len(profile.gpus)}; "
             "take a machine that has them, set the preset's `gpus`, or go to a cluster with --profile slurm"
         )
-    spread = where.surroundings.gpus_per_node
-    if not where.local and largest.gpus > spread and largest.gpus % spread:
+    spread = profile.surroundings.gpus_per_node
+    if not profile.local and largest.gpus > spread and largest.gpus % spread:
         raise UserError(
             f"{largest.id} needs {largest.gpus} GPUs, which machines of {spread} do not share evenly; set the preset's `gpus`"
         )
 
 
-def _settings(where: Where, job_command: Sequence[str]) -> dict:
+def _settings(profile: ExecutionProfile, job_command: Sequence[str]) -> dict:
     """engine.json, which the Snakefile reads."""
-    around = where.surroundings
+    around = profile.surroundings
     return {
         "command": " ".join(filter(None, (around.wrap.strip(), shlex.join(job_command)))),
         "before": f"{around.before.strip()}\n" if around.before.strip() else "",
         # Threads of its own for every GPU; a cluster's profile says how many with set-threads or cpus_per_gpu.
-        "cpus_per_gpu": max(1, where.cores // max(1, len(where.gpus))) if where.local else around.cpus_per_gpu,
-        "gpus_per_node": 0 if where.local else around.gpus_per_node,
+        "cpus_per_gpu": max(1, profile.cores // max(1, len(profile.gpus))) if profile.local else around.cpus_per_gpu,
+        "gpus_per_node": 0 if profile.local else around.gpus_per_node,
     }
 
 
-def _snakemake(work: Path, where: Where, targets: Sequence[Path]) -> list[str]:
+def _snakemake(work: Path, profile: ExecutionProfile, targets: Sequence[Path]) -> list[str]:
     arguments = ["--snakefile", str(SNAKEFILE), "--directory", str(work.resolve())]
     arguments += ["--nolock", "--ignore-incomplete", "--keep-going", "--retries", "1", "--scheduler", "greedy"]
     # The outputs' names hold the digests of what they depend on: no other trigger is needed.
     arguments += ["--rerun-triggers", "input", "--drop-metadata"]
-    if where.profile:
-        arguments += ["--profile", str(where.profile)]
-    if where.local:  # a GPU job occupies at least a thread
-        arguments += ["--executor", "local", "--cores", str(max(where.cores, len(where.gpus)))]
-        arguments += ["--resources", f"gpu={len(where.gpus)}"]
+    if profile.folder:
+        arguments += ["--profile", str(profile.folder)]
+    if profile.local:  # a GPU job occupies at least a thread
+        arguments += ["--executor", "local", "--cores", str(max(profile.cores, len(profile.gpus)))]
+        arguments += ["--resources", f"gpu={len(profile.gpus)}"]
     else:
-        arguments += ["--jobs", str(where.at_once), "--local-cores", str(where.cores)]
-    if where.executor == "slurm":
+        arguments += ["--jobs", str(profile.at_once), "--local-cores", str(profile.cores)]
+    if profile.executor == "slurm":
         arguments += slurm.arguments(work)
     return [
         sys.executable,
@@ -162,13 +162,13 @@ def _complaint(log: Path) -> str:
 
 
 @contextmanager
-def _child(command: list[str] | None, work: Path, lock_fd: int, where: Where):
+def _child(command: list[str] | None, work: Path, lock_fd: int, profile: ExecutionProfile):
     """A process tethered to this one (its first argument after the module is our id), ended with the block."""
     if command is None:
         yield None
         return
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    environment |= {gpu_lease.DEVICES: ",".join(where.gpus), EXECUTOR: where.executor}
+    environment |= {gpu_lease.DEVICES: ",".join(profile.gpus), EXECUTOR: profile.executor}
     command = [*command[:3], str(os.getpid()), *command[3:]]
     with open(work / LOG, "ab") as log:
         # Its own session: Ctrl-C reaches us alone, and we end it in order.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from em_bench.sweep.engine.profile import Where
+from em_bench.sweep.engine.profile import ExecutionProfile
 from em_bench.sweep.engine.status import Status, status
 from em_bench.sweep.jobs import Job, JobState, read_done
 from em_bench.sweep.makespan import makespan
@@ -15,11 +15,11 @@ BELIEVED_S = 30.0  # of work that the estimates count for before they are correc
 EVERY_S = 2.0  # how often the rest is scheduled anew
 
 
-class Board:
+class SweepProgress:
     """The jobs that are to be done, as their own files tell of them."""
 
-    def __init__(self, name: str, jobs: Sequence[Job], work: Path, where: Where):
-        self.name, self.jobs, self.work, self.where = name, list(jobs), work, where
+    def __init__(self, name: str, jobs: Sequence[Job], work: Path, profile: ExecutionProfile):
+        self.name, self.jobs, self.work, self.profile = name, list(jobs), work, profile
         self.began = time.monotonic()
         self.at: dict[str, tuple[Status, JobState | None]] = {}
         self._before: set[str] = set()  # done when we came: what they took says nothing of this machine today
@@ -56,7 +56,7 @@ class Board:
 
     def _schedule(self) -> float:
         left = [j for j in self.jobs if self.at[j.id][0] in ("waiting", "running")]
-        ids, spread = {j.id for j in left}, not self.where.local
+        ids, spread = {j.id for j in left}, not self.profile.local
         rest = [
             j.model_copy(
                 update={
@@ -67,7 +67,7 @@ class Board:
             )
             for j in left
         ]
-        return makespan(rest, self.where.at_once if spread else self.where.cores, len(self.where.gpus)) or 0.0
+        return makespan(rest, self.profile.at_once if spread else self.profile.cores, len(self.profile.gpus)) or 0.0
 
     def _pace(self) -> float:
         """Seconds that an estimated second takes, within a factor of five."""
