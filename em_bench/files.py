@@ -149,6 +149,8 @@ def first_problem(error: ValidationError) -> str:
     """The first problem of a pydantic error as `field.path: message`."""
     e = error.errors(include_url=False)[0]
     field = ".".join(str(p) for p in e["loc"])
-    message = e["msg"].removeprefix("Value error, ")  # our own sentence; it names its field where pydantic does not
+    message = (
+        "not a mapping" if e["type"] == "dict_type" else e["msg"].removeprefix("Value error, ")
+    )  # our own sentence; it names its field where pydantic does not
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{field}: {message}{more}" if field else f"{message}{more}"

@@ -75,7 +75,7 @@ def to_csv(rows: list[BoardRow]) -> str:
     return out.getvalue()
 
 
-def read_frontier(folders: Folders, board: Board) -> list[draw.Point]:
+def read_frontier(folders: Folders, board: Board) -> list[draw.ScatterPoint]:
     """AdamW's measured path over its checkpoints, where the benchmark has one."""
     from em_bench import assets
 
@@ -83,7 +83,9 @@ def read_frontier(folders: Folders, board: Board) -> list[draw.Point]:
     if not path.exists():
         return []
     try:
-        return [draw.Point(int(p["step"]), float(p["loss"]), float(p["rate"])) for p in json.loads(path.read_text())["points"]]
+        return [
+            draw.ScatterPoint(int(p["step"]), float(p["loss"]), float(p["rate"])) for p in json.loads(path.read_text())["points"]
+        ]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: not a frontier; measure it again with em_bench.board.open_tier") from None
 
