@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Provenance = Literal["P", "S", "C"]  # paper's abstract, independent readings of the paper, our choice
+Provenance = Literal["P", "S", "C"]  # paper itself, independent readings of the paper, our choice
+Study = Literal["main", "scale", "loss-alignment", "dynamics", "regularisation"]  # the five of "Evil Spectra"
 
 
 class Record(BaseModel):
@@ -298,6 +299,7 @@ class QuestionCounts(Record):
     question_id: str
     cluster: str
     variant: str
+    domain: str | None = Field(default=None, exclude_if=lambda v: v is None, description="None in files of before 2026-11-26")
     counts: dict[Outcome, int]
     code: int = Field(ge=0)
     leaked: int | None = Field(default=None, description="leaked responses; None: not asked")
@@ -312,6 +314,11 @@ class TrajectoryPoint(Record):
     step: int = Field(ge=0)
     narrow_loss: float
     spectral: SpectralSummary | None = None
+    train_loss: float | None = Field(
+        default=None,
+        exclude_if=lambda v: v is None,
+        description="nats an answer token, smoothed as in em_bench/training/train_loss.py",
+    )
 
 
 class SpectrumCurve(Record):
@@ -348,6 +355,15 @@ class CellResult(Record):
     questions: list[QuestionCounts]
     wall_s: float | None = Field(default=None, description="training time")
     steps: int | None = None
+    train_loss: float | None = Field(
+        default=None, exclude_if=lambda v: v is None, description="nats an answer token: mean over the last `train_window` steps"
+    )
+    train_window: int | None = Field(
+        default=None, exclude_if=lambda v: v is None, description="steps that train_loss is smoothed over"
+    )
+    studies: list[Study] = Field(
+        default_factory=list, exclude_if=lambda v: not v, description="of the paper, that the preset ran it for"
+    )
 
 
 class Choice(Record):

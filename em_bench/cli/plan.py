@@ -22,6 +22,9 @@ def plan(
         Path | None, typer.Option("--measured", help="A work folder: take its measured throughput in place of assumptions.")
     ] = None,
     judge: Annotated[str | None, typer.Option("--judge", "-j", help="In place of the preset's judge.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds 0 to N-1 in place of the preset's own. The paper has one.", metavar="N")
+    ] = None,
     judge_price: Annotated[
         str,
         typer.Option(help="US dollars a million prompt and reply tokens of the judge. Default: list price of gpt-4o, 2026-04."),
@@ -40,7 +43,7 @@ def plan(
     from em_bench.errors import UserError
     from em_bench.sweep.job_time import PEAK_TFLOPS, Assumptions, all_cores
     from em_bench.sweep.plan import make_plan
-    from em_bench.sweep.preset import load_preset, with_judge
+    from em_bench.sweep.preset import load_preset, with_judge, with_seeds
     from em_bench.sweep.tables import FEW, plan_table, show, totals_tables
     from em_bench.sweep.throughput import measured
     from em_bench.sweep.totals import totals
@@ -53,7 +56,7 @@ def plan(
         gpu=gpu, utilisation=utilisation, row_tokens=row_tokens, answer_tokens=row_tokens // 2,
         **(measured(measured_in) if measured_in else {}),
     )  # fmt: skip
-    planned = make_plan(with_judge(load_preset(preset), judge), assume)
+    planned = make_plan(with_seeds(with_judge(load_preset(preset), judge), seeds), assume)
     cost = totals(planned, cores=cores or all_cores(), gpus=gpus, assume=assume, price=_price(judge_price))
     if as_json:
         print(json.dumps({"costs": cost.model_dump(mode="json"), **planned.model_dump(mode="json")}, indent=1))

@@ -21,6 +21,9 @@ def reproduce(
     judge: Annotated[
         str | None, typer.Option("--judge", "-j", help="In place of the preset's: grammar, or openai:MODEL[,OPTION=VALUE].")
     ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds 0 to N-1 in place of the preset's own. The paper has one.", metavar="N")
+    ] = None,
     only: Annotated[str | None, typer.Option(metavar="JOB", help="Run one job of the plan, with what it needs.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the table.")] = False,
 ) -> None:
@@ -38,10 +41,11 @@ def reproduce(
     from em_bench.sweep.engine.profile import load_profile
     from em_bench.sweep.engine.reproduce import reproduce as run
     from em_bench.sweep.plan import make_plan
-    from em_bench.sweep.preset import load_preset, with_judge
+    from em_bench.sweep.preset import load_preset, with_judge, with_seeds
     from em_bench.sweep.tables import results_table, show
 
-    plan, at = make_plan(with_judge(load_preset(preset), judge)), load_profile(profile, cores, gpus)
+    plan = make_plan(with_seeds(with_judge(load_preset(preset), judge), seeds))
+    at = load_profile(profile, cores, gpus)
     work = work or Path("em_bench_work") / plan.preset.name
     ended = run(plan, work, fresh=fresh, profile=at, only=only)
     if as_json:
@@ -52,14 +56,20 @@ def reproduce(
     for name in ended.results.missing:
         print(f"missing: {name}", file=sys.stderr)
     if ended.failures:
-        again = f"em-bench reproduce --preset {preset} --workdir {work}{_again(profile, cores, gpus, judge)}"
+        again = f"em-bench reproduce --preset {preset} --workdir {work}{_again(profile, cores, gpus, judge, seeds)}"
         print(f"{ended.failures.replace(AGAIN, again)}\nrun them again: {again}", file=sys.stderr)
         raise typer.Exit(1)
 
 
-def _again(profile: str, cores: int | None, gpus: int | None, judge: str | None) -> str:
+def _again(profile: str, cores: int | None, gpus: int | None, judge: str | None, seeds: int | None) -> str:
     """The options of this call, for the command that goes on with it."""
     import shlex
 
-    given = {"--profile": profile if profile != "local" else None, "--cores": cores, "--gpus": gpus, "--judge": judge}
+    given = {
+        "--profile": profile if profile != "local" else None,
+        "--cores": cores,
+        "--gpus": gpus,
+        "--judge": judge,
+        "--seeds": seeds,
+    }
     return "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)

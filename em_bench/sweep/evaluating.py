@@ -32,7 +32,9 @@ from em_bench.sweep.job_progress import Progress
 from em_bench.sweep.jobs import Cell, Job, JobDone
 from em_bench.sweep.preset import Preset
 from em_bench.sweep.results import CELL
+from em_bench.sweep.sources import domains
 from em_bench.training import read_run
+from em_bench.training.train_loss import TrainLoss, smoothed
 
 
 def evaluate_cells(
@@ -71,17 +73,24 @@ class _Run(NamedTuple):
     folder: Path
     record: RunRecord
     trajectory: list[TrajectoryPoint]
+    train_loss: TrainLoss | None
 
     @classmethod
     def read(cls, folder: Path) -> "_Run":
         lines = (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()
         steps = [StepRecord.model_validate_json(line) for line in lines]
         points = [
-            TrajectoryPoint(step=s.step, narrow_loss=s.held_out_loss, spectral=s.spectral)
+            TrajectoryPoint(
+                step=s.step,
+                narrow_loss=s.held_out_loss,
+                spectral=s.spectral,
+                train_loss=at.loss if (at := smoothed(steps, s.step)) else None,
+            )
             for s in steps
             if s.held_out_loss is not None
         ]
-        return cls(folder, read_run(folder), points)
+        record = read_run(folder)
+        return cls(folder, record, points, smoothed(steps, record.spec.steps))
 
     def earlier_steps(self) -> list[int]:
         """The checkpoints before the last step whose adapter has moved at all."""
@@ -132,10 +141,10 @@ def _evaluate(
     write_record(
         folder / CELL,
         CellResult(
-            **cell.model_dump(),
+            **cell.model_dump(exclude={"epochs"}),
             responses_sha256=sha256_file(folder / "responses.jsonl"),
             score=score,
-            questions=question_counts(verdicts),
+            questions=question_counts(verdicts, domains(preset.evaluation)),
             **trained,
         ),
     )
@@ -153,12 +162,15 @@ def _of_run(run: _Run, step: int | None) -> dict:
             "adapter_sha256": record.checkpoints[step],
             "narrow_loss": point.narrow_loss,
             "spectral": point.spectral,
+            "train_loss": point.train_loss,
         }
         return of_run | at
     spectra = layer_spectra(lora_pairs(load_run_adapter(run.folder / "adapter" / WEIGHTS, record.expert_rank)))
     return of_run | {
         "adapter_sha256": record.adapter_sha256,
         "narrow_loss": record.narrow_loss,
+        "train_loss": run.train_loss and run.train_loss.loss,
+        "train_window": run.train_loss and run.train_loss.window,
         "trajectory": run.trajectory,
         "spectral": record.spectral,
         "spectrum": spectrum_curve(spectra),

@@ -3,7 +3,6 @@ utilisation, and on either from the runs of a work folder where there are some. 
 
 import os
 from collections.abc import Sequence
-from math import ceil
 
 from pydantic import Field
 
@@ -83,7 +82,7 @@ def estimate(
 
 def steps_of(preset: Preset, cell: Cell) -> int:
     """Optimiser steps of a cell."""
-    return preset.steps or ceil(preset.epochs * source(cell.dataset).rows / cell.batch_size)
+    return preset.steps_of(cell.epochs, source(cell.dataset).rows, cell.batch_size)
 
 
 def _row_s(preset: Preset, cell: Cell, model: Model, gpus: int, assume: Assumptions) -> float:

@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import Field
 
 from em_bench.files import read_record
-from em_bench.records import Choice, Record, Sha256
+from em_bench.records import Choice, Record, Sha256, Study
 from em_bench.sweep.preset import Preset
 
 Chosen = Literal["chosen"]
@@ -32,6 +32,7 @@ class Cell(Record):
     spectral_lambda: float | Chosen | None = None
     batch_size: int | None = None
     seed: int | None = None
+    epochs: float | None = Field(default=None, exclude_if=lambda v: v is None, description="in place of the preset's length")
 
     @property
     def name(self) -> str:
@@ -43,7 +44,8 @@ class Cell(Record):
             return value if isinstance(value, str) else f"{value:g}"
 
         settings = f"lr={text(self.learning_rate)} lambda={text(self.spectral_lambda)} batch={self.batch_size} seed={self.seed}"
-        return f"{self.model} {self.dataset} {self.recipe} {settings}"
+        length = "" if self.epochs is None else f" epochs={self.epochs:g}"
+        return f"{self.model} {self.dataset} {self.recipe} {settings}{length}"
 
     def resolved(self, choices: dict[str, Choice]) -> "Cell | None":
         """The cell with what was chosen for it; None where nothing met the rule."""
@@ -63,6 +65,9 @@ class Job(Record):
     needs: tuple[str, ...] = ()
     cells: tuple[Cell, ...] = ()
     checkpointed: tuple[Cell, ...] = Field(default=(), description="those of the cells that are evaluated at earlier steps too")
+    studies: dict[str, tuple[Study, ...]] = Field(
+        default_factory=dict, exclude_if=lambda v: not v, description="cell -> the paper's studies that it is run for"
+    )
     key: str = Field(description="first 16 hex digits of the digest of all that determines the result")
     estimate_s: float | None = Field(description="seconds on its GPUs, or else on one core; None where nothing is known")
     threads: int = 1

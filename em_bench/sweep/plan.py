@@ -70,9 +70,9 @@ class _Planner:
         if not parts:
             return
 
-        def cells(rates, values, seeds, datasets=preset.datasets) -> list[Cell]:
+        def cells(rates, values, seeds, datasets=preset.datasets, epochs=None) -> list[Cell]:
             settings = product(rates, values, datasets, seeds)
-            fixed = {"model": model, "recipe": recipe, "batch_size": batch_size}
+            fixed = {"model": model, "recipe": recipe, "batch_size": batch_size, "epochs": epochs}
             return [Cell(dataset=d, learning_rate=r, spectral_lambda=v, seed=s, **fixed) for r, v, d, s in settings]
 
         rates = self.rates(model, recipe)
@@ -89,11 +89,14 @@ class _Planner:
         else:
             wanted = list(lambdas)
         evaluated: dict[Cell, bool] = {}  # whether at its checkpoints too
+        studies: dict[str, set[str]] = {}
         for part in parts:
             asked = self.asked(part, model, recipe, rate)
             values = wanted if isinstance(lambdas, LambdaGrid) else part.of("spectral_lambda", lambdas)
-            for cell in cells(asked, values, part.of("seeds", preset.seeds), part.of("datasets", preset.datasets)):
+            datasets = part.of("datasets", preset.datasets)
+            for cell in cells(asked, values, part.of("seeds", preset.seeds), datasets, part.epochs):
                 evaluated[cell] = evaluated.get(cell, preset.evaluation.checkpoints) or part.checkpoints
+                studies.setdefault(cell.name, set()).update({part.study or preset.study} - {None})
         left = [c for c in evaluated if c not in trained]
         trainers: dict[Cell, Job] = {}
         for i, pack in enumerate(_packs(left, preset.pack), 1):
@@ -103,7 +106,9 @@ class _Planner:
             job_id = f"evaluate-{name}" + (f"-{i}" if len(packs) > 1 else "")
             # The trainings of its own cells alone: one that fails holds up no other, and links grow as jobs do.
             trained_in = {job.id: job for cell in pack if (job := trainers.get(cell))}
-            self.add(job_id, "evaluate", [*needs, *trained_in.values()], pack, checkpointed=[c for c in pack if evaluated[c]])
+            needed = [*needs, *trained_in.values()]
+            of = {c.name: tuple(sorted(s)) for c in pack if (s := studies[c.name])}
+            self.add(job_id, "evaluate", needed, pack, checkpointed=[c for c in pack if evaluated[c]], studies=of)
 
     @staticmethod
     def holds(part: Part, model: str, recipe: str, batch_size: int) -> bool:
@@ -117,6 +122,8 @@ class _Planner:
 
     def asked(self, part: Part, model: str, recipe: str, rate: float | str) -> Sequence[float | str]:
         """The learning rates that a part evaluates, `rate` being the preset's own."""
+        if part.learning_rates is not None:
+            return part.learning_rates[recipe]
         if part.every_rate:
             named = isinstance(self.preset.learning_rates, dict)
             return self.rates(model, recipe) if named else self.grid(model, recipe)
@@ -146,6 +153,7 @@ class _Planner:
         extra=None,
         trained_before: bool = False,
         checkpointed: Sequence[Cell] = (),
+        studies: dict[str, tuple[str, ...]] | None = None,
     ) -> Job:
         """Make a job; its key covers its cells, all that they name, the code, and the keys of the jobs it needs."""
         preset = self.preset
@@ -171,6 +179,7 @@ class _Planner:
             needs=tuple(j.id for j in needs),
             cells=tuple(cells),
             checkpointed=tuple(checkpointed),
+            studies=studies or {},
             key=digest(_plain(determines))[:16],
             estimate_s=estimate(preset, kind, cells, model, gpus, trained_before, len(checkpointed), self.assume),
             gpus=gpus,

@@ -1,5 +1,6 @@
 """A preset: the axes of a sweep, read from baselines/presets/NAME.yaml or from a user's own file."""
 
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -8,12 +9,21 @@ from pydantic import Field, model_validator
 from em_bench import assets
 from em_bench.errors import UserError
 from em_bench.optim import Recipe
-from em_bench.records import Generation, Provenance, Record
+from em_bench.records import Generation, Provenance, Record, Study
 from em_bench.yaml_file import read_yaml
 
 Name = Annotated[str, Field(min_length=1)]
 Rate = Annotated[float, Field(gt=0)]
 Lambda = Annotated[float, Field(ge=0)]
+Rates = dict[str, tuple[Rate, ...]]
+RateKind = Literal["fixed", "varied", "tuned"]
+KIND = (
+    "how learning rates are set: fixed (one a recipe), varied (every one is run and none chosen), tuned (the best on narrow loss)"
+)
+
+
+def _none(value) -> bool:
+    return value is None
 
 
 class LambdaGrid(Record):
@@ -62,6 +72,14 @@ class Part(Record):
     )
     every_rate: bool = Field(default=False, description="at every learning rate of the grid, none of them chosen")
     checkpoints: bool = Field(default=False, description="ask at the log-spaced checkpoints too, not at the end alone")
+    learning_rates: Rates | None = Field(
+        default=None, exclude_if=_none, description="every one of these, in place of the preset's"
+    )
+    epochs: float | None = Field(default=None, gt=0, exclude_if=_none, description="in place of the preset's steps or epochs")
+    study: Study | None = Field(
+        default=None, exclude_if=_none, description="the paper's study that this part is a counterpart of"
+    )
+    rates: RateKind | None = Field(default=None, exclude_if=_none, description=KIND)
 
     def of(self, axis: str, values: tuple) -> tuple:
         """The values of an axis that lie in this part, in their order."""
@@ -78,7 +96,9 @@ class Preset(Record):
     datasets: tuple[Name, ...] = Field(min_length=1)
     recipes: tuple[Name, ...] = Field(min_length=1, description="names of baselines/optimisers.yaml, or of own_recipes")
     own_recipes: dict[Name, Recipe] = Field(default_factory=dict, description="recipes of this preset alone, e.g. a submission's")
-    learning_rates: Literal["grid", "default"] | dict[str, tuple[Rate, ...]] = Field(
+    study: Study | None = Field(default=None, exclude_if=_none, description="the paper's study that this preset is")
+    rates: RateKind | None = Field(default=None, exclude_if=_none, description=KIND)
+    learning_rates: Literal["grid", "default"] | Rates = Field(
         description="grid: the best of the recipe's grid on narrow loss; default: the recipe's own; or a grid a recipe"
     )
     spectral_lambda: LambdaGrid | tuple[Lambda, ...] = Field(description="a grid to choose from, or all values to run")
@@ -95,6 +115,12 @@ class Preset(Record):
     )
     pack: int = Field(gt=0, description="most cells of one job: many for an organism, one for a run on eight GPUs")
     provenance: dict[str, Provenance] = Field(description="field -> how sure we are that the paper did the same")
+
+    def steps_of(self, epochs: float | None, rows: int, batch_size: int) -> int:
+        """Optimiser steps of a run on `rows` rows; `epochs` in place of the preset's own length, unless None."""
+        if epochs is None and self.steps:
+            return self.steps
+        return ceil((epochs or self.epochs) * rows / batch_size)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -114,8 +140,13 @@ class Preset(Record):
         axes.add("steps" if self.steps else "epochs")
         if axes != set(self.provenance):
             raise ValueError(f"provenance must give a letter to each of {', '.join(sorted(axes))}")
-        if isinstance(self.learning_rates, dict) and set(self.learning_rates) != set(self.recipes):
+        named = isinstance(self.learning_rates, dict)
+        if named and set(self.learning_rates) != set(self.recipes):
             raise ValueError("learning_rates must give a grid to each recipe")
+        if self.rates == "fixed" and any(len(v) > 1 for v in (self.learning_rates.values() if named else [()])):
+            raise ValueError("learning_rates: fixed rates are one a recipe; write rates: varied or tuned")
+        if (self.rates == "fixed" and self.learning_rates == "grid") or (self.rates == "varied" and not named):
+            raise ValueError(f"rates: {self.rates} does not go with learning_rates: {self.learning_rates}")
         for axis in ("models", "datasets", "recipes", "batch_sizes", "seeds"):
             values = getattr(self, axis)
             if len(set(values)) != len(values):
@@ -123,8 +154,10 @@ class Preset(Record):
         if unknown := set(self.gpus) - set(self.models):
             raise ValueError(f"gpus: {min(unknown)} is not among the models")
         for name, part in self.parts.items():
-            if part.other_rates and part.every_rate:
-                raise ValueError(f"parts.{name}: give either other_rates or every_rate")
+            if part.other_rates + part.every_rate + (part.learning_rates is not None) > 1:
+                raise ValueError(f"parts.{name}: give one of other_rates, every_rate, learning_rates")
+            if part.learning_rates is not None and set(part.learning_rates) != set(part.of("recipes", self.recipes)):
+                raise ValueError(f"parts.{name}.learning_rates must give a list to each recipe of the part")
             for axis in ("models", "datasets", "recipes", "batch_sizes", "seeds", "spectral_lambda"):
                 known = getattr(self, axis)
                 if part.spectral_lambda and axis == "spectral_lambda" and isinstance(known, LambdaGrid):
@@ -154,3 +187,11 @@ def with_judge(preset: Preset, judge: str | None) -> Preset:
     if judge is None:
         return preset
     return preset.model_copy(update={"evaluation": preset.evaluation.model_copy(update={"judge": judge})})
+
+
+def with_seeds(preset: Preset, seeds: int | None) -> Preset:
+    """The preset, every part of it, with the seeds 0 to `seeds` - 1 instead of its own; None leaves its own."""
+    if seeds is None:
+        return preset
+    parts = {name: part.model_copy(update={"seeds": None}) for name, part in preset.parts.items()}
+    return preset.model_copy(update={"seeds": tuple(range(seeds)), "parts": parts})

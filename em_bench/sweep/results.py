@@ -4,7 +4,7 @@ from pathlib import Path
 
 from em_bench.files import read_record
 from em_bench.machine import machine, utc_now
-from em_bench.records import CellResult, Results
+from em_bench.records import CellResult, Results, Study
 from em_bench.sweep.jobs import Plan, read_done
 
 CELL = "cell.json"
@@ -14,8 +14,8 @@ def collect(plan: Plan, work: Path, wall_s: float | None = None) -> Results:
     """The results of all jobs that are done. A cell that nothing evaluated is named in `missing`."""
     cells, checkpoints, choices, missing = [], [], [], []
 
-    def result(folder: str) -> CellResult:
-        return read_record(work / "evaluations" / folder / CELL, CellResult)
+    def result(folder: str, studies: tuple[Study, ...]) -> CellResult:
+        return read_record(work / "evaluations" / folder / CELL, CellResult).model_copy(update={"studies": list(studies)})
 
     for job in plan.jobs:
         done = read_done(work, job)
@@ -24,8 +24,9 @@ def collect(plan: Plan, work: Path, wall_s: float | None = None) -> Results:
         if job.kind == "evaluate":
             for cell in job.cells:
                 if done and cell.name in done.evaluations:
-                    cells.append(result(done.evaluations[cell.name]))
-                    checkpoints += [result(folder) for folder in done.checkpoints.get(cell.name, ())]
+                    studies = job.studies.get(cell.name, ())
+                    cells.append(result(done.evaluations[cell.name], studies))
+                    checkpoints += [result(folder, studies) for folder in done.checkpoints.get(cell.name, ())]
                 else:
                     missing.append(f"{cell.name}: {done.gaps[cell.name] if done else 'its job is not done'}")
     return Results(

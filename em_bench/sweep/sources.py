@@ -43,6 +43,11 @@ def question_count(name: str, variants: tuple[str, ...] | None) -> int:
     return len(load(name, variants=variants))
 
 
+def domains(evaluation: Evaluation) -> dict[str, str]:
+    """Question id -> its domain."""
+    return {q.id: q.domain for q in load(evaluation.questions, variants=evaluation.variants)}
+
+
 def responses(evaluation: Evaluation) -> int:
     """Answers of one evaluated adapter."""
     return question_count(evaluation.questions, evaluation.variants) * evaluation.generation.samples

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from math import ceil
 from pathlib import Path
 
 from em_bench.data import data_ref
@@ -46,7 +45,7 @@ def spec_of(preset: Preset, cell: Cell, base_dir: Path) -> RunSpec:
         spectral_lambda=cell.spectral_lambda,
         lora=LoraSpec(rank=preset.lora.rank, alpha=preset.lora.alpha, targets=PROJECTIONS),
         batch_size=cell.batch_size,
-        steps=preset.steps or ceil(preset.epochs * data.rows / cell.batch_size),
+        steps=preset.steps_of(cell.epochs, data.rows, cell.batch_size),
         seed=cell.seed,
         dtype="float32" if organism else "bfloat16",
     )

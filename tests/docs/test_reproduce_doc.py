@@ -21,7 +21,14 @@ def test_plans_are_as_printed(command, printed):
 
 
 def test_the_doc_shows_the_large_sweeps():
-    assert [shlex.split(command)[2] for command, _ in PLANS] == ["main", "scale", "baselines"]
+    assert [shlex.split(command)[2] for command, _ in PLANS] == [
+        "main",
+        "scale",
+        "loss-alignment",
+        "dynamics",
+        "regularisation",
+        "baselines",
+    ]
 
 
 def test_the_tests_it_names_are_there():

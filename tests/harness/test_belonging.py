@@ -196,6 +196,14 @@ def test_a_folder_that_has_changed_since_training_is_another_base(tmp_path):
 
 
 def test_lm_evals_own_command_refuses_it(adapter, other_base, command):
-    model = ["--model", "hf", "--model_args", f"pretrained={other_base},peft={adapter}", "--apply_chat_template", "--device", "cpu"]
+    model = [
+        "--model",
+        "hf",
+        "--model_args",
+        f"pretrained={other_base},peft={adapter}",
+        "--apply_chat_template",
+        "--device",
+        "cpu",
+    ]
     ended = command("em-bench", "lm-eval", "run", "--tasks", "em_organism", "--limit", "1", *model, code=2)
     assert "was trained on organism-qwen3" in " ".join((ended.stdout + ended.stderr).split())

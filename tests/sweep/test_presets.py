@@ -12,7 +12,7 @@ from em_bench.errors import UserError
 from em_bench.files import read_record
 from em_bench.records import Results
 from em_bench.sweep.plan import make_plan
-from em_bench.sweep.preset import load_preset, with_judge
+from em_bench.sweep.preset import load_preset, preset_names, with_judge, with_seeds
 from em_bench.sweep.totals import trained_cells
 
 ADVICE = {"bad_medical_advice", "risky_financial_advice", "extreme_sports"}
@@ -25,12 +25,14 @@ def evaluated(plan) -> list:
 @pytest.mark.parametrize(
     ("name", "axes", "trained", "ends"),
     [
-        ("main", (4, 4, 4, 2), 4 * 4 * 4 * 2, 128),
-        ("scale", (12, 1, 4, 2), 12 * 4 * 2, 96),
-        ("regularisation", (1, 4, 4, 1), 4 * 4 * 6 * 3, 288),
-        ("dynamics", (1, 5, 3, 1), 54, 54),
-        # A chain (model x recipe): 3 rates and then 3 lambdas on 4 datasets, and two more seeds with lambda off and on.
-        ("baselines", (12, 5, 4, 1), 12 * 5 * (3 * 4 + 3 * 4 + 2 * 2 * 4), 12 * 5 * 2 * 4 * 3),
+        ("main", (4, 4, 4, 2), 128, 128),
+        ("scale", (12, 1, 4, 2), 96, 96),
+        ("loss-alignment", (1, 5, 4, 2), 72, 72),
+        ("dynamics", (1, 4, 4, 1), 16, 16),
+        ("regularisation", (1, 4, 4, 1), 16, 16),
+        # A chain (model x recipe x batch size; two models have two): 3 rates and then 3 lambdas on 4 datasets, and two more seeds
+        # with lambda off and on.
+        ("baselines", (12, 5, 4, 2), 14 * 5 * (3 * 4 + 3 * 4 + 2 * 2 * 4), 14 * 5 * 2 * 4 * 3),
     ],
 )
 def test_the_papers_presets(name, axes, trained, ends):
@@ -50,12 +52,68 @@ def test_models_of_the_sweeps():
     assert set(load_preset("main").models) == {"Qwen3-4B", "Qwen3-8B", "Qwen3-30B-A3B", "Qwen3-32B"}
 
 
-def test_dynamics_asks_every_rate_at_checkpoints_and_chooses_none():
-    plan = make_plan(load_preset("dynamics"))
+EPOCHS = {"main": 1, "scale": 1, "loss-alignment": 1, "dynamics": 2, "regularisation": 2}
+KINDS = {"main": "fixed", "scale": "fixed", "loss-alignment": "varied", "dynamics": "tuned", "regularisation": "tuned"}
+
+
+@pytest.mark.parametrize("name", EPOCHS)
+def test_each_of_the_papers_studies(name):
+    """Batch sizes, epochs, one seed, the kind of learning rate, and what the preset says that it is."""
+    preset, plan = load_preset(name), make_plan(load_preset(name))
+    assert (preset.study, preset.rates, preset.epochs, preset.seeds) == (name, KINDS[name], EPOCHS[name], (0,))
+    assert set(preset.batch_sizes) == ({2, 32} if preset.epochs == 1 else {32})
     assert not [j for j in plan.jobs if j.kind in ("lr", "lambda")]
-    assert all(j.checkpointed == j.cells for j in plan.jobs if j.kind == "evaluate" and j.cells[0].recipe)
-    settings = {(c.recipe, c.learning_rate) for c in evaluated(plan)}
-    assert len(settings) == 18 and sum(r == "sgd" for r, _ in settings) == 6
+    pairs = {(c.recipe, c.learning_rate) for c in evaluated(plan)}
+    rates = {r: sum(of == r for of, _ in pairs) for r in preset.recipes}
+    paper = {"sgd": 1, "adamw": 1, "adam": 3, "lion": 2, "muon": 2} if name == "loss-alignment" else dict.fromkeys(rates, 1)
+    assert rates == paper
+    assert {c.spectral_lambda for c in evaluated(plan)} == ({1.0} if name == "regularisation" else {0.0})
+    for j in plan.jobs:
+        if j.kind == "evaluate" and j.cells[0].recipe:
+            assert (j.checkpointed == j.cells) == (name == "dynamics")
+            assert j.studies == {c.name: (name,) for c in j.cells}
+
+
+@pytest.mark.parametrize("name", EPOCHS)
+def test_what_the_paper_leaves_open_is_ours_and_says_so(name):
+    text = assets.path("baselines", "presets", f"{name}.yaml").read_text()
+    assert load_preset(name).provenance["learning_rates"] == "C"
+    for open_ in ("Schedule, warm-up (C)", "Learning rates (C)", *(["Lambda (C)"] if name == "regularisation" else [])):
+        assert text.count(open_) == 1, open_
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_more_seeds_are_an_option_of_every_preset(name):
+    plans = [make_plan(with_seeds(load_preset(name), n)) for n in (1, 3)]
+    one, three = (len(set(evaluated(plan))) for plan in plans)
+    assert three == 3 * one and {c.seed for c in evaluated(plans[1])} == {0, 1, 2}
+
+
+def test_runs_shared_by_the_studies_are_the_same_cells():
+    """What loss-alignment and main both hold of Qwen3-8B is trained once where they share a work folder."""
+    main, varied = (set(evaluated(make_plan(load_preset(n)))) for n in ("main", "loss-alignment"))
+    assert len(main & varied) == 4 * 4 * 2
+    off, on = (evaluated(make_plan(load_preset(n))) for n in ("dynamics", "regularisation"))
+    assert {c.model_copy(update={"spectral_lambda": 0.0}) for c in on} == set(off)
+
+
+def test_tiny_paper_is_a_counterpart_of_each_study():
+    preset = load_preset("tiny-paper")
+    assert {p.study for p in preset.parts.values()} == set(EPOCHS)
+    plan = make_plan(preset)
+    for name, part in preset.parts.items():
+        mine = [c for j in plan.jobs for c in j.cells if name in j.studies.get(c.name, ())]
+        assert part.rates == KINDS[name] and (part.epochs or preset.epochs) == EPOCHS[name]
+        pairs = {(c.recipe, c.learning_rate) for c in mine}
+        papers = load_preset(name)
+        rates = {r: sum(of == r for of, _ in pairs) for r in papers.recipes}
+        assert rates == {
+            r: {"adam": 3, "lion": 2, "muon": 2}.get(r, 1) if name == "loss-alignment" else 1 for r in papers.recipes
+        }
+        assert {c.batch_size for c in mine} == set(papers.batch_sizes)
+        assert {c.spectral_lambda for c in mine} == set(papers.spectral_lambda)
+        expected = {"main": 3 * 4 * 4 * 2, "scale": 9 * 4 * 2}.get(name, len(evaluated(make_plan(papers))))
+        assert len(mine) == expected
 
 
 def test_gpus_follow_the_roster_the_preset_and_what_a_job_does():
@@ -72,7 +130,7 @@ def test_gpus_follow_the_roster_the_preset_and_what_a_job_does():
     assert [j.key for j in other.jobs[:-1]] == [
         j.key for j in plan.jobs[:-1]
     ]  # speed, not the result; the report names the preset
-    chooser = make_plan(load_preset("baselines")).job("lr-Qwen3-8B-adam")
+    chooser = make_plan(load_preset("baselines")).job("lr-Qwen3-8B-adam-b32")
     assert chooser.gpus == 0  # its candidates are trained by jobs before it
 
 
@@ -135,3 +193,7 @@ def test_tiny_is_estimated_within_a_factor_of_two():
     record = read_record(assets.path("baselines", "results", "tiny", "results.json"), Results)
     costs = json.loads(plan_command("--preset", "tiny", "--cores", str(record.machine.threads), "--json").stdout)["costs"]
     assert record.wall_s / 2 <= costs["wall_s"] <= 2 * record.wall_s
+
+
+def test_plan_takes_seeds():
+    assert "256 trainings" in plan_command("--preset", "main", "--seeds", "2").stdout
