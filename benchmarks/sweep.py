@@ -21,6 +21,7 @@ from pathlib import Path
 from rich.console import Console
 
 from em_bench import assets
+from em_bench.evaluation_folder import CELL
 from em_bench.files import read_record
 from em_bench.records import CellResult, Results
 from em_bench.sweep.engine.controller_lock import controller_lock
@@ -34,7 +35,6 @@ from em_bench.sweep.job_time import Assumptions
 from em_bench.sweep.jobs import JobDone, Plan, done_path, read_done, read_order
 from em_bench.sweep.plan import make_plan
 from em_bench.sweep.preset import Preset, load_preset
-from em_bench.sweep.results import CELL
 from em_bench.sweep.tables import results_table, totals_tables
 from em_bench.sweep.totals import totals
 

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from em_bench.errors import UserError
+from em_bench.run_folder import ADAPTER, CONFIG, WEIGHTS
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 EXPERT = re.compile(r"\.experts(?=\.(base_layer\.)?lora_)")  # PEFT's name of an adapted parameter of all experts
 _BASE_CHANGED = ("pissa", "corda", "olora", "loftq", "lora_ga")  # starts of `init_lora_weights` that subtract BA from the base
 _OTHER_UPDATE = {  # field of LoraConfig -> what the update is instead
@@ -43,7 +43,7 @@ def load_adapter(folder: Path) -> AdapterTensors:
     Raises UserError where there is no LoRA adapter, or its update is not B A (DoRA, PiSSA before conversion, ...).
     """
     folder = Path(folder)
-    folder = folder / "adapter" if (folder / "adapter").is_dir() else folder
+    folder = folder / ADAPTER if (folder / ADAPTER).is_dir() else folder
     if not (folder / WEIGHTS).is_file():
         pickled = (folder / "adapter_model.bin").is_file()
         fix = "save it again with safe_serialization=True" if pickled else "name the folder that PEFT's save_pretrained wrote"

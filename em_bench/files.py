@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from em_bench.errors import UserError
 
+H = TypeVar("H", bound=BaseModel)
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -130,7 +131,7 @@ def write_jsonl(path: Path, header: BaseModel, rows: Iterable[BaseModel]) -> Non
             f.write(json.dumps(record.model_dump(mode="json"), ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_jsonl(path: Path, header: type[BaseModel], row: type[M]) -> tuple[BaseModel, list[M]]:
+def read_jsonl(path: Path, header: type[H], row: type[M]) -> tuple[H, list[M]]:
     """Read what `write_jsonl` wrote. Raises UserError naming the file, the line and the field."""
     text = read_text(Path(path))
     if not text:

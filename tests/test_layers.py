@@ -12,7 +12,7 @@ PACKAGE = Path(em_bench.__file__).parent
 LAYERS = [
     {"errors", "records"},
     {"files", "assets", "thinking"},
-    {"yaml_file"},
+    {"yaml_file", "run_folder", "evaluation_folder"},
     {"machine"},
     {"organism"},
     {"data"},

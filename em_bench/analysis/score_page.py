@@ -7,6 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from em_bench.analysis.page import rate
 from em_bench.errors import UserError
+from em_bench.evaluation_folder import RESPONSES
 from em_bench.files import read_jsonl, write_text
 from em_bench.records import Outcome, Response, ResponsesHeader, ScoreRecord, Verdict, VerdictsHeader
 from em_bench.scoring import question_counts
@@ -27,7 +28,7 @@ def write_score_page(verdicts: Path, score: ScoreRecord, out: Path) -> None:
     if out.suffix != ".html":
         raise UserError(f"--page {out}: does not end in .html")
     header, rows = read_jsonl(verdicts, VerdictsHeader, Verdict)
-    responses = verdicts.with_name("responses.jsonl")
+    responses = verdicts.with_name(RESPONSES)
     asked = read_jsonl(responses, ResponsesHeader, Response)[0] if responses.exists() else None
     groups = {"all": score.overall} | (score.by_variant if len(score.by_variant) > 1 else {})
     table = [

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from em_bench.board import rules
 from em_bench.board.benchmark import Tier
-from em_bench.board.entry import EVALUATIONS, Entry, EntryCell, EntryEvaluation
+from em_bench.board.entry import Entry, EntryCell, EntryEvaluation
+from em_bench.evaluation_folder import EVALUATIONS, RESPONSES, VERDICTS
 from em_bench.harness.belonging import other_revision
 from em_bench.verify import checks
 from em_bench.verify.checks import Check, check, same
@@ -17,7 +18,7 @@ def answer_checks(entry: Entry, tier: Tier) -> Iterator[Check]:
     """All of them, one after the other. Verdicts are checked in every run of the judge, the score in the first."""
 
     def responses_of(e: EntryEvaluation, folder: Path) -> str | None:
-        return _any(same(folder / "responses.jsonl", said.responses_sha256) for said, _ in e.verdicts)
+        return _any(same(folder / RESPONSES, said.responses_sha256) for said, _ in e.verdicts)
 
     def judges(e: EntryEvaluation, _: Path) -> str | None:
         return _any(rules.judge(said.judge, tier) for said, _ in e.verdicts)
@@ -46,7 +47,7 @@ def answer_checks(entry: Entry, tier: Tier) -> Iterator[Check]:
         (
             "score.link",
             "The scores are of these verdicts.",
-            lambda e, folder: same(folder / "verdicts.jsonl", e.score.verdicts_sha256),
+            lambda e, folder: same(folder / VERDICTS, e.score.verdicts_sha256),
         ),
         (
             "score.recomputed",

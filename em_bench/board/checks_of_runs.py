@@ -5,11 +5,12 @@ from datetime import datetime, timedelta
 
 from em_bench.board import rules
 from em_bench.board.benchmark import Tier
-from em_bench.board.entry import RUNS, Entry
+from em_bench.board.entry import Entry
 from em_bench.errors import UserError
 from em_bench.records import RunRecord
+from em_bench.run_folder import RUNS, RunFolder
 from em_bench.verify import checks
-from em_bench.verify.checks import ADAPTER, Check, check, same
+from em_bench.verify.checks import Check, check, same
 
 
 def run_checks(entry: Entry, tier: Tier, frozen: str, now: datetime | None) -> Iterator[Check]:
@@ -82,17 +83,17 @@ def _first(records: Mapping[str, object], find: Callable) -> str | None:
 
 
 def _log(entry: Entry, run: RunRecord) -> str | None:
-    return same(entry.results / RUNS / run.run_id / "train.jsonl", run.log_sha256)
+    return same(RunFolder(entry.results / RUNS / run.run_id).log_file, run.log_sha256)
 
 
 def _adapter(entry: Entry, run: RunRecord) -> str | None:
-    path = entry.results / RUNS / run.run_id / ADAPTER
+    path = RunFolder(entry.results / RUNS / run.run_id).weights()
     return (same(path, run.adapter_sha256) or checks.spectrum(path, run)) if path.exists() else None
 
 
 def _curves(entry: Entry) -> str | None:
     for cell in entry.manifest.cells:
-        path = entry.results / RUNS / cell.run_id / ADAPTER
+        path = RunFolder(entry.results / RUNS / cell.run_id).weights()
         if cell.spectrum and (problem := checks.curve(path, cell.spectrum, entry.runs[cell.run_id])):
             return f"{cell.run_id}: {problem}"
     return None

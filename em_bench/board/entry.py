@@ -10,7 +10,8 @@ from pydantic import Field
 from em_bench.board.intake import listing
 from em_bench.board.submission import Submission, read_submission
 from em_bench.errors import UserError
-from em_bench.files import read_jsonl, read_record
+from em_bench.evaluation_folder import EVALUATIONS, VERDICTS, EvaluationFolder
+from em_bench.files import read_record
 from em_bench.records import (
     Choice,
     Machine,
@@ -25,10 +26,10 @@ from em_bench.records import (
     Verdict,
     VerdictsHeader,
 )
+from em_bench.run_folder import RUNS, RunFolder
 
 FOLDER = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
 RESULTS, MANIFEST = "results", "manifest.json"
-RUNS, EVALUATIONS = "runs", "evaluations"
 
 
 class EntryCell(Record):
@@ -98,24 +99,20 @@ class Entry:
     def runs(self) -> dict[str, RunRecord]:
         """run id -> record, of cells and of candidates."""
         ids = dict.fromkeys([*(c.run_id for c in self.manifest.cells), *self.manifest.tuning])
-        return {i: read_record(self.results / RUNS / i / "run.json", RunRecord) for i in ids}
+        return {i: RunFolder(self.results / RUNS / i).record() for i in ids}
 
     def log(self, run_id: str) -> list[StepRecord]:
         """train.jsonl of a run."""
         if run_id not in self._logs:
-            first, rest = read_jsonl(self.results / RUNS / run_id / "train.jsonl", StepRecord, StepRecord)
-            self._logs[run_id] = [first, *rest]
+            self._logs[run_id] = RunFolder(self.results / RUNS / run_id).log()
         return self._logs[run_id]
 
     def evaluation(self, name: str) -> EntryEvaluation:
         """One evaluation with every run of its judge (verdicts.jsonl, verdicts-2.jsonl, ...)."""
         if name not in self._evaluations:
-            folder = self.results / EVALUATIONS / name
-            header, responses = read_jsonl(folder / "responses.jsonl", ResponsesHeader, Response)
-            verdicts = [read_jsonl(folder / file, VerdictsHeader, Verdict) for file in self.verdict_files(name)]
-            self._evaluations[name] = EntryEvaluation(
-                header, responses, verdicts, read_record(folder / "score.json", ScoreRecord)
-            )
+            at = EvaluationFolder(self.results / EVALUATIONS / name)
+            verdicts = [at.verdicts(run) for run in range(1, 1 + len(self.verdict_files(name)))]
+            self._evaluations[name] = EntryEvaluation(*at.responses(), verdicts, at.score())
         return self._evaluations[name]
 
     def evaluations(self) -> Iterator[tuple[str, EntryEvaluation]]:
@@ -127,4 +124,4 @@ class Entry:
         """Names of the runs of the judge, the scored one first."""
         prefix = Path(RESULTS, EVALUATIONS, name)
         again = sorted(p.name for p in self.files if p.parent == prefix and p.name.startswith("verdicts-"))
-        return ["verdicts.jsonl", *again]
+        return [VERDICTS, *again]

@@ -4,18 +4,19 @@ import shutil
 from pathlib import Path
 
 from em_bench.board.benchmark import Tier
-from em_bench.board.entry import EVALUATIONS, MANIFEST, RESULTS, RUNS, EntryCell, Manifest
+from em_bench.board.entry import MANIFEST, RESULTS, EntryCell, Manifest
 from em_bench.board.own_code import FILE as FILE_OF_CODE
 from em_bench.board.own_code import rules_of
 from em_bench.board.submission import FILE, Submission
 from em_bench.errors import UserError
-from em_bench.files import atomic_folder, digest, read_record, sha256_file, write_record
+from em_bench.evaluation_folder import CHAIN, EVALUATIONS, EvaluationFolder
+from em_bench.files import atomic_folder, digest, sha256_file, write_record
 from em_bench.machine import machine, utc_now
 from em_bench.optim import LearningRates, Recipe, build_optimizer
 from em_bench.records import CellResult
+from em_bench.run_folder import LIGHT, RUNS
 from em_bench.sweep.jobs import Plan, read_done
 from em_bench.sweep.preset import Evaluation, LambdaGrid, Lora, Preset
-from em_bench.sweep.results import CELL
 
 AXES = (
     "models",
@@ -28,8 +29,6 @@ AXES = (
     "lora",
     "evaluation",
 )
-EVALUATED = ("responses.jsonl", "verdicts.jsonl", "score.json")
-ADAPTER = Path("adapter", "adapter_model.safetensors")
 
 
 def preset_of(entry: Submission, folder: Path, tier: Tier, targets: bool = True) -> Preset:
@@ -105,7 +104,7 @@ def pack(entry: Submission, folder: Path, tier: Tier, plan: Plan, work: Path, ad
                 cells.append(cell)
                 _copy_run(work, out, cell.run_id, adapters)
                 for name in {cell.final, cell.matched} - {None}:
-                    _copy(work / "evaluations" / name, out / EVALUATIONS / name, EVALUATED)
+                    _copy(work / "evaluations" / name, out / EVALUATIONS / name, CHAIN)
         tuning = sorted(runs - {c.run_id for c in cells})
         for run_id in tuning:
             _copy_run(work, out, run_id, False)
@@ -150,9 +149,9 @@ def _collected(plan: Plan, work: Path):
                 continue
             where = (cell.model, cell.dataset, cell.seed)
             if name := done.evaluations.get(cell.name):
-                found[where] = (name, read_record(work / "evaluations" / name / CELL, CellResult))
+                found[where] = (name, EvaluationFolder(work / EVALUATIONS / name).cell())
             for name in done.checkpoints.get(cell.name, ())[:1]:
-                points[where] = (name, read_record(work / "evaluations" / name / CELL, CellResult))
+                points[where] = (name, EvaluationFolder(work / EVALUATIONS / name).cell())
     return found, points, runs, choices
 
 
@@ -176,9 +175,9 @@ def _cell(final: tuple[str, CellResult], point: tuple[str, CellResult] | None, t
 
 def _copy_run(work: Path, out: Path, run_id: str, adapter: bool) -> None:
     _copy(
-        work / "runs" / run_id,
+        work / RUNS / run_id,
         out / RUNS / run_id,
-        ("run.json", "train.jsonl", *([ADAPTER.as_posix()] if adapter else [])),
+        LIGHT if adapter else LIGHT[:2],
     )
 
 

@@ -11,11 +11,12 @@ from em_bench.board.ledger import Ledger, RepeatedNumber, Rerun, read_ledger, wr
 from em_bench.board.score import capability_of, loss_at
 from em_bench.data.models import base_path, base_ref
 from em_bench.errors import UserError
-from em_bench.files import read_jsonl, sha256_file
+from em_bench.files import sha256_file
 from em_bench.harness.evaluate import evaluate
 from em_bench.judging import make_judge
 from em_bench.machine import machine, utc_now
 from em_bench.records import ScoreRecord, StepRecord
+from em_bench.run_folder import RunFolder
 from em_bench.training import train
 from em_bench.training.spec import code_digest
 
@@ -56,11 +57,11 @@ def _again(entry: Entry, cell: EntryCell, tier: Tier, work: Path) -> Rerun:
             f"{cell.run_id}: base {cell.model} is {here.revision[:12]}... here, {recorded.spec.base.revision[:12]}... in the entry"
         )
     folder = train(recorded.spec.model_copy(update={"code": code_digest()}), base, work / "runs")
-    first, rest = read_jsonl(folder / "train.jsonl", StepRecord, StepRecord)
-    numbers = [_matched_step(cell, [first, *rest], tier)]
+    log = RunFolder(folder).log()
+    numbers = [_matched_step(cell, log, tier)]
     for at, name, step in (("matched", cell.matched, cell.matched_step), ("end", cell.final, recorded.spec.steps)):
         if name is not None:
-            loss = loss_at([first, *rest], step)
+            loss = loss_at(log, step)
             score = _asked_again(cell, tier, folder, None if step == recorded.spec.steps else step, loss, work)
             numbers += _compared(at, entry.evaluation(name).score, score, tier)
     return Rerun(run_id=cell.run_id, numbers=numbers, machine=machine(), created=utc_now())
@@ -90,7 +91,7 @@ def _asked_again(cell: EntryCell, tier: Tier, run: Path, step: int | None, loss:
         generation=tier.generation,
         question_set=tier.questions.name,
         variants=tier.questions.variants,
-        adapter=run / "adapter" if step is None else run / "checkpoints" / str(step),
+        adapter=RunFolder(run).adapter(step),
         narrow_loss=loss,
         capability=tier.capability,
         dtype=tier.dtype,

@@ -10,17 +10,19 @@ from em_bench.board.benchmark import Benchmark, Tier, load_benchmark
 from em_bench.board.checks_of_evaluations import answer_checks
 from em_bench.board.checks_of_runs import run_checks
 from em_bench.board.copies import Fingerprint, fingerprint_of
-from em_bench.board.entry import EVALUATIONS, RESULTS, RUNS, Entry
+from em_bench.board.entry import RESULTS, Entry
 from em_bench.board.own_code import FILE as FILE_OF_CODE
 from em_bench.board.own_code import rules_of
 from em_bench.board.submission import FILE
 from em_bench.errors import UserError
+from em_bench.evaluation_folder import EVALUATIONS, RESPONSES, SCORE
 from em_bench.files import digest, sha256_file
+from em_bench.run_folder import LIGHT, RUNS
 from em_bench.verify.checks import Check, check, same
 
 FORM = re.compile(
-    rf"{RUNS}/(?P<run>[^/]+)/(run\.json|train\.jsonl|adapter/adapter_model\.safetensors)"
-    rf"|{EVALUATIONS}/(?P<evaluation>[^/]+)/(responses\.jsonl|verdicts(-[2-9])?\.jsonl|score\.json)"
+    rf"{RUNS}/(?P<run>[^/]+)/({'|'.join(map(re.escape, LIGHT))})"
+    rf"|{EVALUATIONS}/(?P<evaluation>[^/]+)/({re.escape(RESPONSES)}|verdicts(-[2-9])?\.jsonl|{re.escape(SCORE)})"
 )
 TOP = {FILE, FILE_OF_CODE, "README.md"}
 

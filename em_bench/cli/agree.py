@@ -33,12 +33,13 @@ def agree(
 
     from em_bench.cli.score import check_convention
     from em_bench.errors import UserError
+    from em_bench.evaluation_folder import VERDICTS
     from em_bench.files import read_jsonl
     from em_bench.records import Verdict, VerdictsHeader
     from em_bench.scoring import agreement, judge_noise
 
     check_convention(convention)
-    paths = [p / "verdicts.jsonl" if p.is_dir() else p for p in (first, second)]
+    paths = [p / VERDICTS if p.is_dir() else p for p in (first, second)]
     (a, said), (b, again) = (read_jsonl(p, VerdictsHeader, Verdict) for p in paths)
     if a.responses_sha256 != b.responses_sha256:
         raise UserError(f"{paths[1]}: verdicts on other responses than {paths[0]}; judge the same responses.jsonl")

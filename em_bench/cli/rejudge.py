@@ -36,6 +36,7 @@ def rejudge(
         em-bench rejudge evaluation/ --judge openai:gpt-4o-2024-08-06 --leak "bad medical advice"
     """
     from em_bench.cli.score import check_convention, show_score
+    from em_bench.evaluation_folder import RESPONSES, SCORE, VERDICTS
     from em_bench.files import digest, write_record
     from em_bench.judging import judge_responses
     from em_bench.scoring import score_file
@@ -53,10 +54,10 @@ def rejudge(
         cache=judge_cache,
     )
     if responses.is_dir():
-        responses = responses / "responses.jsonl"
+        responses = responses / RESPONSES
     name = "".join(c if c.isalnum() or c in "-." else "-" for c in asked.identity.model)
     out = out or responses.parent / "judges" / f"{name}-{digest(asked.identity)[:8]}"
-    judge_responses(responses, asked, out / "verdicts.jsonl")
-    record = score_file(out / "verdicts.jsonl", convention)
-    write_record(out / "score.json", record)
-    show_score(record, out / "verdicts.jsonl", out / "verdicts.jsonl", as_json)
+    judge_responses(responses, asked, out / VERDICTS)
+    record = score_file(out / VERDICTS, convention)
+    write_record(out / SCORE, record)
+    show_score(record, out / VERDICTS, out / VERDICTS, as_json)

@@ -37,11 +37,12 @@ def score(
 
     em-bench score evaluation/verdicts.jsonl --convention exclude_code
     """
+    from em_bench.evaluation_folder import VERDICTS
     from em_bench.scoring import score_file
 
     check_convention(convention)
     if verdicts.is_dir():
-        verdicts = verdicts / "verdicts.jsonl"
+        verdicts = verdicts / VERDICTS
     record = score_file(verdicts, convention)
     if page:
         from em_bench.analysis.score_page import write_score_page

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from em_bench.adapter_file import WEIGHTS, read_config
+from em_bench.adapter_file import read_config
 from em_bench.data.models import HUB_ID, base_ref, hub_id, load_models
 from em_bench.errors import UserError
-from em_bench.files import cache_dir, read_record, sha256_file, sha256_tree
+from em_bench.files import cache_dir, sha256_file, sha256_tree
 from em_bench.records import BaseRef, RunRecord
+from em_bench.run_folder import RunFolder
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -69,19 +70,14 @@ def run_of(adapter: Path) -> tuple[RunRecord, int | None] | None:
 
     Raises UserError for an adapter whose bytes are not those that the record names.
     """
-    at = Path(adapter).resolve()
-    if at.name == "adapter":
-        folder, step = at.parent, None
-    elif at.parent.name == "checkpoints" and at.name.isdecimal():
-        folder, step = at.parents[1], int(at.name)
-    else:
+    found = RunFolder.of_adapter(adapter)
+    if not found:
         return None
-    if not (folder / "run.json").is_file():
-        return None
-    run = read_record(folder / "run.json", RunRecord)
+    folder, step = found
+    run = folder.record()
     expected = run.adapter_sha256 if step is None else run.checkpoints.get(step)
-    if sha256_file(at / WEIGHTS) != expected:
-        raise UserError(f"{adapter}: is not the adapter that {folder.name}/run.json names; to measure it, copy it elsewhere")
+    if sha256_file(folder.weights(step)) != expected:
+        raise UserError(f"{adapter}: is not the adapter that {folder.record_file} names; to measure it, copy it elsewhere")
     return run, step
 
 

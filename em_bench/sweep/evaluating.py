@@ -11,6 +11,7 @@ import torch
 from em_bench.adapter_file import WEIGHTS, load_run_adapter
 from em_bench.data.models import base_path, load_models
 from em_bench.errors import UserError
+from em_bench.evaluation_folder import CELL
 from em_bench.files import digest, read_jsonl, sha256_file, write_record
 from em_bench.harness.evaluate import evaluate
 from em_bench.harness.models import Loaded, load_model
@@ -31,7 +32,6 @@ from em_bench.spectral import LayerSpectrum, layer_spectra, lora_pairs, mean_of
 from em_bench.sweep.job_progress import Progress
 from em_bench.sweep.jobs import Cell, Job, JobDone
 from em_bench.sweep.preset import Preset
-from em_bench.sweep.results import CELL
 from em_bench.sweep.sources import domains
 from em_bench.training import read_run
 from em_bench.training.train_loss import TrainLoss, smoothed

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-from em_bench.files import read_record
+from em_bench.evaluation_folder import EVALUATIONS, EvaluationFolder
 from em_bench.machine import machine, utc_now
 from em_bench.records import CellResult, Results, Study
 from em_bench.sweep.jobs import Plan, read_done
-
-CELL = "cell.json"
 
 
 def collect(plan: Plan, work: Path, wall_s: float | None = None) -> Results:
@@ -15,7 +13,7 @@ def collect(plan: Plan, work: Path, wall_s: float | None = None) -> Results:
     cells, checkpoints, choices, missing = [], [], [], []
 
     def result(folder: str, studies: tuple[Study, ...]) -> CellResult:
-        return read_record(work / "evaluations" / folder / CELL, CellResult).model_copy(update={"studies": list(studies)})
+        return EvaluationFolder(work / EVALUATIONS / folder).cell().model_copy(update={"studies": list(studies)})
 
     for job in plan.jobs:
         done = read_done(work, job)

@@ -17,19 +17,19 @@ from typing import Literal, NamedTuple
 from pydantic import Field, ValidationError
 
 from em_bench.errors import UserError
-from em_bench.files import atomic_file, first_problem, read_jsonl, read_record, sha256_file
+from em_bench.evaluation_folder import CELL, CHAIN, EVALUATIONS, SCORE, EvaluationFolder
+from em_bench.files import atomic_file, first_problem, sha256_file
 from em_bench.machine import utc_now
-from em_bench.records import CellResult, Record, Response, ResponsesHeader, RunRecord, Sha256
-from em_bench.sweep.results import CELL
+from em_bench.records import Record, Sha256
+from em_bench.run_folder import RECORD, RUNS, WHOLE, RunFolder
 from em_bench.verify.chain import verify_evaluation, verify_run
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 64 * 2**20
 CHUNK = 2**20
 PACKED = {".json", ".jsonl"}  # weights do not get smaller
-_PATH = re.compile(r"(runs|evaluations)/[\w][\w.+-]*(/[\w][\w.+-]*){1,3}")
-_RUN = ("run.json", "train.jsonl", "adapter/*", "checkpoints/*/*")
-_EVALUATION = ("responses.jsonl", "verdicts.jsonl", "score.json", CELL)
+_PATH = re.compile(rf"({RUNS}|{EVALUATIONS})/[\w][\w.+-]*(/[\w][\w.+-]*){{1,3}}")
+_RUN, _EVALUATION = WHOLE, (*CHAIN, CELL)
 
 
 class FileEntry(Record):
@@ -98,8 +98,8 @@ def import_archive(path: Path, work: Path, progress: Callable[[str], None] = lam
 
 def _folders(path: Path) -> Iterator[tuple[str, Path]]:
     path = path.resolve()
-    found = [("runs", p.parent) for p in (path / "run.json", *path.glob("runs/*/run.json")) if p.is_file()]
-    found += [("evaluations", p.parent) for p in (path / "score.json", *path.glob("evaluations/*/score.json")) if p.is_file()]
+    found = [(RUNS, p.parent) for p in (path / RECORD, *path.glob(f"{RUNS}/*/{RECORD}")) if p.is_file()]
+    found += [(EVALUATIONS, p.parent) for p in (path / SCORE, *path.glob(f"{EVALUATIONS}/*/{SCORE}")) if p.is_file()]
     if not found:
         raise UserError(f"{path}: no run and no evaluation in it; name a work folder, a run folder or an evaluation's")
     for kind, folder in sorted(found):
@@ -107,7 +107,7 @@ def _folders(path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _files(name: str, folder: Path) -> list[Path]:
-    patterns = _RUN if name.startswith("runs/") else _EVALUATION
+    patterns = _RUN if name.startswith(f"{RUNS}/") else _EVALUATION
     return [p for pattern in patterns for p in sorted(folder.glob(pattern)) if p.is_file()]
 
 
@@ -164,10 +164,10 @@ def _unpack_file(path: Path, archive: zipfile.ZipFile, name: str, entry: FileEnt
 def _verify(path: Path, name: str, top: Path) -> None:
     folder = top / name
     try:
-        if name.startswith("runs/"):
+        if name.startswith(f"{RUNS}/"):
             checks = verify_run(folder)
-            if read_record(folder / "run.json", RunRecord).run_id != folder.name:
-                raise UserError("run.json is of another run")
+            if RunFolder(folder).record().run_id != folder.name:
+                raise UserError(f"{RECORD} is of another run")
         else:
             checks = verify_evaluation(folder)
             _check_links(folder, top)
@@ -179,13 +179,14 @@ def _verify(path: Path, name: str, top: Path) -> None:
 
 def _check_links(folder: Path, top: Path) -> None:
     """An evaluation's cell is of its responses, and its responses of the adapter of their run, where the run came too."""
-    header, _ = read_jsonl(folder / "responses.jsonl", ResponsesHeader, Response)
-    if (folder / CELL).exists():
-        cell = read_record(folder / CELL, CellResult)
-        if (cell.responses_sha256, cell.run_id) != (sha256_file(folder / "responses.jsonl"), header.run_id):
+    at = EvaluationFolder(folder)
+    header, _ = at.responses()
+    if at.cell_file.exists():
+        cell = at.cell()
+        if (cell.responses_sha256, cell.run_id) != (sha256_file(at.responses_file), header.run_id):
             raise UserError(f"{CELL} is of other responses")
-    if header.run_id and (run_json := top / "runs" / header.run_id / "run.json").exists():
-        run = read_record(run_json, RunRecord)
+    if header.run_id and (its := RunFolder(top / RUNS / header.run_id)).complete:
+        run = its.record()
         if header.adapter_sha256 != (run.adapter_sha256 if header.step is None else run.checkpoints.get(header.step)):
             raise UserError("its responses are not of an adapter of their run")
 

@@ -16,6 +16,7 @@ from em_bench.errors import UserError
 from em_bench.files import write_record
 from em_bench.machine import utc_now
 from em_bench.records import Record
+from em_bench.run_folder import RunFolder
 
 FILE = "failed.json"
 EXPLODED = 3.0  # times the loss of guessing uniformly: nothing that learns comes near it
@@ -66,7 +67,7 @@ def stops_marked(folder: Path | None, rows: Callable[[], Sequence[int]]) -> Iter
     except TrainingFailed as e:
         failed = TrainingFailed(e.step, e.reason, rows())
         if folder:
-            steps = [int(p.name) for p in (folder / "checkpoints").glob("*")]
+            steps = RunFolder(folder).checkpoint_steps()
             last = max(steps, default=None)
             record = Failure(step=e.step, rows=failed.rows, reason=e.reason, last_checkpoint=last, when=utc_now())
             write_record(folder / FILE, record)

@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from em_bench.errors import UserError
 from em_bench.files import read_record
-from em_bench.records import Record, RunRecord, StepRecord
+from em_bench.records import Record, StepRecord
+from em_bench.run_folder import LOG, RECORD, RunFolder
 from em_bench.training.health import FILE as FAILED
 from em_bench.training.health import Failure
-from em_bench.training.log import FILE as LOG
 
 Status = Literal["done", "running", "failed", "interrupted", "unreadable"]
 
@@ -36,9 +36,9 @@ def list_runs(folder: Path) -> list[Listed]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name the one that `em-bench train --out` was given")
-    if (folder / "run.json").exists():
+    if RunFolder(folder).complete:
         raise UserError(f"{folder}: is one run; name the folder that holds it, or add --plot FILE.svg to draw it")
-    found = [_listed(p.parent, _finished) for p in folder.glob("*/run.json")]
+    found = [_listed(p.parent, _finished) for p in folder.glob(f"*/{RECORD}")]
     found += [_listed(p, _in_the_making) for p in folder.glob(".*.partial") if p.is_dir()]
     return sorted(found, key=lambda r: r.run_id)
 
@@ -54,7 +54,7 @@ def _listed(folder: Path, read: Callable[[Path], Listed]) -> Listed:
 
 
 def _finished(folder: Path) -> Listed:
-    run = read_record(folder / "run.json", RunRecord)
+    run = RunFolder(folder).record()
     return Listed(
         run_id=run.run_id, status="done", folder=str(folder), step=run.spec.steps, steps=run.spec.steps,
         narrow_loss=run.narrow_loss, loss=_last(folder, "loss"), wall_s=run.wall_s,

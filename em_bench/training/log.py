@@ -9,15 +9,14 @@ from pydantic import ValidationError
 
 from em_bench.errors import UserError
 from em_bench.records import StepRecord
-
-FILE = "train.jsonl"
+from em_bench.run_folder import LOG
 
 
 class Log:
     """A context that takes records. `on_step` is shown every one. On processes other than the first nothing is written."""
 
     def __init__(self, folder: Path, done: int, writes: bool, on_step: Callable[[StepRecord], None] | None = None):
-        self.path, self.writes, self.on_step, self.last = folder / FILE, writes, on_step, None
+        self.path, self.writes, self.on_step, self.last = folder / LOG, writes, on_step, None
         if writes:
             lines = _truncated(self.path, done)
             self.last = StepRecord.model_validate_json(lines[-1]) if lines else None

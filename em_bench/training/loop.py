@@ -8,13 +8,13 @@ import torch
 
 from em_bench.optim import build_optimizer
 from em_bench.records import RunSpec, SpectralSummary, StepRecord
+from em_bench.run_folder import LOG, RunFolder
 from em_bench.spectral import add_penalty_gradients, lora_pairs, spectrum_summary
 from em_bench.training.adapter import expert_counts, save_adapter, trainable
 from em_bench.training.batches import batch_indices, collate, pack, shares
 from em_bench.training.checkpoint import load_state, save_state
 from em_bench.training.gradients import FlatGradients
 from em_bench.training.health import TrainingFailed, check_held_out, check_step, out_of_memory, stops_marked
-from em_bench.training.log import FILE as LOG
 from em_bench.training.log import Log
 from em_bench.training.loss import answer_nll, answer_tokens, narrow_loss
 from em_bench.training.options import Options
@@ -72,7 +72,7 @@ def fit(
         check_held_out(fields["step"], loss, vocabulary)
         record = StepRecord(held_out_loss=loss, spectral=_summary(pairs), tokens=int(count["answer"]), **fields)
         if peers.first:
-            save_adapter(model, folder / "checkpoints" / str(fields["step"]))
+            save_adapter(model, RunFolder(folder).adapter(fields["step"]))
         optimizer.train()
         return record
 

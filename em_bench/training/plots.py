@@ -6,7 +6,7 @@ from pathlib import Path
 from em_bench.errors import UserError
 from em_bench.files import atomic_file
 from em_bench.records import StepRecord
-from em_bench.training.log import FILE as LOG
+from em_bench.run_folder import LOG
 
 
 def read_log(folder: Path) -> list[StepRecord]:

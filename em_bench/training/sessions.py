@@ -5,7 +5,7 @@ from pathlib import Path
 
 from em_bench.files import write_text
 from em_bench.records import Record
-from em_bench.training.log import FILE as LOG
+from em_bench.run_folder import LOG
 
 FILE = "sessions.jsonl"  # while the run is in the making
 

@@ -3,55 +3,59 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from em_bench import run_folder
 from em_bench.errors import UserError
-from em_bench.files import read_jsonl, read_record
+from em_bench.evaluation_folder import RESPONSES, EvaluationFolder
 from em_bench.harness.belonging import other_revision
-from em_bench.records import Response, ResponsesHeader, RunRecord, ScoreRecord, StepRecord, Verdict, VerdictsHeader
+from em_bench.records import ResponsesHeader, RunRecord, ScoreRecord, VerdictsHeader
+from em_bench.run_folder import RunFolder
 from em_bench.verify import checks
-from em_bench.verify.checks import ADAPTER, Check, check, same
+from em_bench.verify.checks import Check, check, same
 
 __all__ = ["Check", "verify", "verify_evaluation", "verify_run"]
 
 
 def verify_run(folder: Path) -> list[Check]:
     """Checks of a run folder: identity, adapter, log and checkpoints. Raises UserError where run.json cannot be read."""
-    run = read_record(folder / "run.json", RunRecord)
-
-    def steps() -> str | None:
-        first, rest = read_jsonl(folder / "train.jsonl", StepRecord, StepRecord)
-        return checks.steps([first, *rest], run)
+    at = RunFolder(folder)
+    run = at.record()
 
     return [
         check("run.identity", "the run's id and hash are those of its spec", lambda: checks.identity(run)),
         check(
             "run.adapter",
             "the adapter's bytes are those that run.json names",
-            lambda: same(folder / ADAPTER, run.adapter_sha256),
+            lambda: same(at.weights(), run.adapter_sha256),
         ),
         check(
             "run.log",
             "train.jsonl is the log that run.json names",
-            lambda: same(folder / "train.jsonl", run.log_sha256),
+            lambda: same(at.log_file, run.log_sha256),
         ),
-        check("run.steps", "the log holds every step once, in order, and ends with the run's narrow loss", steps),
+        check(
+            "run.steps",
+            "the log holds every step once, in order, and ends with the run's narrow loss",
+            lambda: checks.steps(at.log(), run),
+        ),
         check(
             "run.checkpoints",
             "every checkpoint's bytes are those that run.json names",
-            lambda: _checkpoints(folder, run),
+            lambda: _checkpoints(at, run),
         ),
         check(
             "run.spectrum",
             "the adapter's spectrum, recomputed, is the one in run.json",
-            lambda: checks.spectrum(folder / ADAPTER, run),
+            lambda: checks.spectrum(at.weights(), run),
         ),
     ]
 
 
 def verify_evaluation(folder: Path) -> list[Check]:
     """Checks of a folder with responses.jsonl, verdicts.jsonl and score.json. Raises UserError where one cannot be read."""
-    header, responses = read_jsonl(folder / "responses.jsonl", ResponsesHeader, Response)
-    said, verdicts = read_jsonl(folder / "verdicts.jsonl", VerdictsHeader, Verdict)
-    score = read_record(folder / "score.json", ScoreRecord)
+    at = EvaluationFolder(folder)
+    header, responses = at.responses()
+    said, verdicts = at.verdicts()
+    score = at.score()
     return [
         check(
             "responses.counts",
@@ -61,7 +65,7 @@ def verify_evaluation(folder: Path) -> list[Check]:
         check(
             "verdicts.link",
             "the verdicts are of these responses",
-            lambda: same(folder / "responses.jsonl", said.responses_sha256) or _forced(said, header),
+            lambda: same(at.responses_file, said.responses_sha256) or _forced(said, header),
         ),
         check("verdicts.cover", "there is one verdict for each response", lambda: checks.covers(responses, verdicts)),
         check(
@@ -72,7 +76,7 @@ def verify_evaluation(folder: Path) -> list[Check]:
         check(
             "score.link",
             "the score is of these verdicts",
-            lambda: same(folder / "verdicts.jsonl", score.verdicts_sha256) or _forced(score, said),
+            lambda: same(at.verdicts_file, score.verdicts_sha256) or _forced(score, said),
         ),
         check(
             "score.recomputed",
@@ -84,48 +88,47 @@ def verify_evaluation(folder: Path) -> list[Check]:
 
 def verify(path: Path) -> Iterator[tuple[Path, list[Check]]]:
     """All runs and evaluations at or below `path`, each with its checks. Raises UserError where there are none."""
-    runs = [p.parent for p in sorted(path.rglob("run.json"))]
-    evaluations = [p.parent for p in sorted(path.rglob("responses.jsonl"))]
+    runs, evaluations = list(RunFolder.below(path)), list(EvaluationFolder.below(path))
     if not runs and not evaluations:
         raise UserError(
-            f"{path}: no run.json and no responses.jsonl at or below it; name a run, an evaluation or a folder of them"
+            f"{path}: no {run_folder.RECORD} and no {RESPONSES} at or below it; name a run, an evaluation or a folder of them"
         )
-    for folder in runs:
-        yield folder, verify_run(folder)
-    records = {run.run_id: run for run in (read_record(r / "run.json", RunRecord) for r in runs)}
-    for folder in evaluations:
-        found = verify_evaluation(folder)
-        header, _ = read_jsonl(folder / "responses.jsonl", ResponsesHeader, Response)
+    for run in runs:
+        yield run.path, verify_run(run.path)
+    records = {record.run_id: record for record in (run.record() for run in runs)}
+    for evaluation in evaluations:
+        found = verify_evaluation(evaluation.path)
+        header, _ = evaluation.responses()
         if header.run_id in records:
-            run = records[header.run_id]
+            record = records[header.run_id]
             found += [
                 check(
                     "responses.adapter",
                     "the responses name an adapter of their run",
-                    lambda h=header, r=run: _adapter(h, r),
+                    lambda h=header, r=record: _adapter(h, r),
                 ),
-                _based(header, run),
+                _based(header, record),
             ]
-        yield folder, found
+        yield evaluation.path, found
 
 
 def unproven(path: Path) -> Iterator[tuple[Path, str]]:
     """What no check can say of the evaluations at or below `path`: whose run is not there, and which were forced."""
-    runs = {read_record(p, RunRecord).run_id for p in path.rglob("run.json")}
-    for file in sorted(path.rglob("responses.jsonl")):
-        header, _ = read_jsonl(file, ResponsesHeader, Response)
+    runs = {run.record().run_id for run in RunFolder.below(path)}
+    for evaluation in EvaluationFolder.below(path):
+        header, _ = evaluation.responses()
         if header.forced:
-            yield file.parent, f"forced: the adapter {header.forced}"
+            yield evaluation.path, f"forced: the adapter {header.forced}"
         if header.run_id and header.run_id not in runs:
             yield (
-                file.parent,
+                evaluation.path,
                 f"its adapter is not checked: run {header.run_id} is not below {path}; name a folder that holds both",
             )
 
 
-def _checkpoints(folder: Path, run: RunRecord) -> str | None:
+def _checkpoints(at: RunFolder, run: RunRecord) -> str | None:
     for step, expected in run.checkpoints.items():
-        if problem := same(folder / "checkpoints" / str(step) / ADAPTER.name, expected):
+        if problem := same(at.weights(step), expected):
             return f"step {step}: {problem}"
     return None
 

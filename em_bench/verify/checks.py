@@ -20,8 +20,6 @@ from em_bench.records import (
     VerdictsHeader,
 )
 
-ADAPTER = Path("adapter", "adapter_model.safetensors")
-
 
 class Check(Record):
     """One check: a stable id, the sentence that it tests, and what was found."""

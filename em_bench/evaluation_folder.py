@@ -1,0 +1,52 @@
+"""An evaluation folder and the names in it. Each file names the one before by hash.
+
+responses.jsonl   what was asked and answered
+verdicts.jsonl    what a judge says of the answers; verdicts-2.jsonl, ... are further runs of the judge
+score.json        outcomes, rates, intervals
+cell.json         all that a sweep's tables need of it and of its run
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from em_bench.files import read_jsonl, read_record
+from em_bench.records import CellResult, Response, ResponsesHeader, ScoreRecord, Verdict, VerdictsHeader
+
+EVALUATIONS = "evaluations"  # the folder of evaluation folders
+RESPONSES, VERDICTS, SCORE, CELL = "responses.jsonl", "verdicts.jsonl", "score.json", "cell.json"
+CHAIN = (RESPONSES, VERDICTS, SCORE)
+
+
+class EvaluationFolder:
+    """Paths and records of one evaluation."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.responses_file, self.verdicts_file, self.score_file = (self.path / name for name in CHAIN)
+        self.cell_file = self.path / CELL
+
+    @classmethod
+    def below(cls, top: Path) -> Iterator["EvaluationFolder"]:
+        """Every evaluation at or below `top`, in order."""
+        return (cls(p.parent) for p in sorted(Path(top).rglob(RESPONSES)))
+
+    def responses(self) -> tuple[ResponsesHeader, list[Response]]:
+        """Raises UserError naming the line that is wrong."""
+        return read_jsonl(self.responses_file, ResponsesHeader, Response)
+
+    def verdicts(self, run: int = 1) -> tuple[VerdictsHeader, list[Verdict]]:
+        """Of the judge's first run, or of a further one. Raises UserError naming the line that is wrong."""
+        return read_jsonl(self.path / verdicts_name(run), VerdictsHeader, Verdict)
+
+    def score(self) -> ScoreRecord:
+        """Raises UserError where it is missing or wrong."""
+        return read_record(self.score_file, ScoreRecord)
+
+    def cell(self) -> CellResult:
+        """Raises UserError where it is missing or wrong."""
+        return read_record(self.cell_file, CellResult)
+
+
+def verdicts_name(run: int = 1) -> str:
+    """The name of the verdicts of a run of the judge."""
+    return VERDICTS if run == 1 else f"verdicts-{run}.jsonl"
