@@ -72,6 +72,7 @@ def evaluate(
     from em_bench.cli.score import check_convention, show_score
     from em_bench.data.questions import load
     from em_bench.errors import UserError
+    from em_bench.evaluation_folder import SCORE, VERDICTS
     from em_bench.harness.evaluate import evaluate as measure
     from em_bench.records import Generation
 
@@ -113,7 +114,7 @@ def evaluate(
         dtype=dtype or _default_dtype(),
         force=force,
     )
-    show_score(score, out / "score.json", out / "verdicts.jsonl", as_json)
+    show_score(score, out / SCORE, out / VERDICTS, as_json)
 
 
 def _default_dtype() -> str:

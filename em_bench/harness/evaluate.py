@@ -8,6 +8,7 @@ from em_bench.adapter_file import CONFIG, WEIGHTS
 from em_bench.data.models import base_path
 from em_bench.data.questions import load, questions_sha256
 from em_bench.errors import UserError
+from em_bench.evaluation_folder import CHAIN
 from em_bench.files import read_jsonl, read_record, sha256_file, write_jsonl, write_record
 from em_bench.harness.belonging import belonging
 from em_bench.harness.models import Loaded, adapted, check_form, load_model
@@ -68,7 +69,7 @@ def evaluate(
         generation=generation,
         created=utc_now(),
     )
-    responses, verdicts, score = (out_dir / n for n in ("responses.jsonl", "verdicts.jsonl", "score.json"))
+    responses, verdicts, score = (out_dir / name for name in CHAIN)
     values: dict[str, float] | None = None
     if not _same(responses, wanted) or narrow_dataset or capability:
         with adapted(loaded or load_model(base_dir, dtype=dtype), adapter) as ready:

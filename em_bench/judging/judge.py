@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from em_bench import files
+from em_bench.evaluation_folder import VERDICTS
 from em_bench.machine import utc_now
 from em_bench.records import JudgeIdentity, Response, ResponsesHeader, Sha256, Verdict, VerdictsHeader
 
@@ -61,5 +62,5 @@ def judge_responses(responses: Path, judge: Judge, out: Path | None = None) -> l
     header, rows = files.read_jsonl(responses, ResponsesHeader, Response)
     sha256 = files.sha256_file(responses)
     verdicts = verdicts_of(rows, judge)
-    write_verdicts(out or Path(responses).with_name("verdicts.jsonl"), sha256, judge.identity, verdicts, header.forced)
+    write_verdicts(out or Path(responses).with_name(VERDICTS), sha256, judge.identity, verdicts, header.forced)
     return verdicts

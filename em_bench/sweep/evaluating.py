@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import torch
 
-from em_bench.adapter_file import WEIGHTS, load_run_adapter
+from em_bench.adapter_file import load_run_adapter
 from em_bench.data.models import base_path, load_models
 from em_bench.errors import UserError
-from em_bench.evaluation_folder import CELL
-from em_bench.files import digest, read_jsonl, sha256_file, write_record
+from em_bench.evaluation_folder import CELL, EVALUATIONS, RESPONSES, EvaluationFolder
+from em_bench.files import digest, sha256_file, write_record
 from em_bench.harness.evaluate import evaluate
 from em_bench.harness.models import Loaded, load_model
 from em_bench.judging import Judge, make_judge
@@ -22,18 +22,15 @@ from em_bench.records import (
     RunRecord,
     SpectralSummary,
     SpectrumCurve,
-    StepRecord,
     TrajectoryPoint,
-    Verdict,
-    VerdictsHeader,
 )
+from em_bench.run_folder import RunFolder
 from em_bench.scoring import nothing_judged, question_counts, unjudged_text
 from em_bench.spectral import LayerSpectrum, layer_spectra, lora_pairs, mean_of
 from em_bench.sweep.job_progress import Progress
 from em_bench.sweep.jobs import Cell, Job, JobDone
 from em_bench.sweep.preset import Preset
 from em_bench.sweep.sources import domains
-from em_bench.training import read_run
 from em_bench.training.train_loss import TrainLoss, smoothed
 
 
@@ -70,15 +67,15 @@ def evaluate_cells(
 
 
 class _Run(NamedTuple):
-    folder: Path
+    folder: RunFolder
     record: RunRecord
     trajectory: list[TrajectoryPoint]
     train_loss: TrainLoss | None
 
     @classmethod
     def read(cls, folder: Path) -> "_Run":
-        lines = (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()
-        steps = [StepRecord.model_validate_json(line) for line in lines]
+        run = RunFolder(folder)
+        steps = run.log()
         points = [
             TrajectoryPoint(
                 step=s.step,
@@ -89,8 +86,8 @@ class _Run(NamedTuple):
             for s in steps
             if s.held_out_loss is not None
         ]
-        record = read_run(folder)
-        return cls(folder, record, points, smoothed(steps, record.spec.steps))
+        record = run.record()
+        return cls(run, record, points, smoothed(steps, record.spec.steps))
 
     def earlier_steps(self) -> list[int]:
         """The checkpoints before the last step whose adapter has moved at all."""
@@ -117,11 +114,8 @@ def _evaluate(
     """Evaluate one cell, at its end or at a checkpoint; returns its folder's name, which holds the chain and cell.json."""
     asked = digest([preset.evaluation.model_dump(mode="json"), judge.identity.model_dump(mode="json")])[:8]
     name = run.record.run_id if run else cell.model
-    folder = work / "evaluations" / (f"{name}.{asked}" if step is None else f"{name}.step{step}.{asked}")
+    folder = work / EVALUATIONS / (f"{name}.{asked}" if step is None else f"{name}.step{step}.{asked}")
     trained = _of_run(run, step) if run else {}
-    adapter = None
-    if run:
-        adapter = run.folder / "adapter" if step is None else run.folder / "checkpoints" / str(step)
     score = evaluate(
         cell.model,
         folder,
@@ -130,19 +124,19 @@ def _evaluate(
         generation=preset.evaluation.generation,
         question_set=preset.evaluation.questions,
         variants=preset.evaluation.variants,
-        adapter=adapter,
+        adapter=run.folder.adapter(step) if run else None,
         narrow_loss=trained.get("narrow_loss"),
         capability=preset.evaluation.capability,
         loaded=loaded,
     )
-    verdicts = read_jsonl(folder / "verdicts.jsonl", VerdictsHeader, Verdict)[1]
+    verdicts = EvaluationFolder(folder).verdicts()[1]
     if nothing_judged(score.overall):
         raise UserError(f"{cell.name}: {' '.join(unjudged_text(verdicts).split())}; mend it and give the same command again")
     write_record(
         folder / CELL,
         CellResult(
             **cell.model_dump(exclude={"epochs"}),
-            responses_sha256=sha256_file(folder / "responses.jsonl"),
+            responses_sha256=sha256_file(folder / RESPONSES),
             score=score,
             questions=question_counts(verdicts, domains(preset.evaluation)),
             **trained,
@@ -165,7 +159,7 @@ def _of_run(run: _Run, step: int | None) -> dict:
             "train_loss": point.train_loss,
         }
         return of_run | at
-    spectra = layer_spectra(lora_pairs(load_run_adapter(run.folder / "adapter" / WEIGHTS, record.expert_rank)))
+    spectra = layer_spectra(lora_pairs(load_run_adapter(run.folder.weights(), record.expert_rank)))
     return of_run | {
         "adapter_sha256": record.adapter_sha256,
         "narrow_loss": record.narrow_loss,

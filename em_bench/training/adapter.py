@@ -14,12 +14,12 @@ from em_bench.data.models import hub_id
 from em_bench.errors import UserError
 from em_bench.files import sha256_file
 from em_bench.records import BaseRef, LoraSpec
+from em_bench.run_folder import WEIGHTS
 from em_bench.spectral import lora_pairs
 from em_bench.training.processes import Processes
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 EXPERTS = r"mlp\.experts.*"  # as PEFT matches it against the names of modules
-FILE = "adapter_model.safetensors"
 
 
 def add_adapter(model, lora: LoraSpec, seed: int):
@@ -118,5 +118,5 @@ def save_adapter(model, folder: Path) -> str:
     config.save_pretrained(folder)
     config.inference_mode = inference
     tensors = get_peft_model_state_dict(model, state_dict=trainable(model), save_embedding_layers=False)
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / FILE, metadata={"format": "pt"})
-    return sha256_file(folder / FILE)
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+    return sha256_file(folder / WEIGHTS)

@@ -19,6 +19,7 @@ from em_bench.errors import UserError
 from em_bench.files import digest, read_record, sha256_file, write_record
 from em_bench.machine import machine, utc
 from em_bench.records import RunRecord, RunSpec, StepRecord
+from em_bench.run_folder import RunFolder
 from em_bench.training import adapter as adapters
 from em_bench.training import checkpoint, sessions
 from em_bench.training.base import base_for_training, load_base, model_errors
@@ -33,15 +34,14 @@ from em_bench.training.spec import run_id
 from em_bench.training.tokens import Encoded, encode_rows
 from em_bench.training.trackers import Trackers
 
-__all__ = ["RUN", "load_base", "read_run", "train"]
+__all__ = ["load_base", "read_run", "train"]
 
-RUN = "run.json"
 FEW_HELD_OUT = 20  # provenance C
 
 
 def read_run(folder: Path) -> RunRecord:
     """run.json of a run folder."""
-    return read_record(Path(folder) / RUN, RunRecord)
+    return RunFolder(folder).record()
 
 
 def train(
@@ -65,7 +65,7 @@ def train(
     final = Path(runs_dir) / run_id(spec)
     partial = Path(runs_dir) / f".{final.name}.partial"
     with _disk_errors(Path(runs_dir)), ExitStack() as held:
-        if peers.agree(lambda: (final / RUN).exists() or _claim(held, partial, final)):
+        if peers.agree(lambda: RunFolder(final).complete or _claim(held, partial, final)):
             return final
         failed = peers.agree(lambda: read_record(partial / FAILED, Failure) if (partial / FAILED).exists() else None)
         if failed:
@@ -99,16 +99,14 @@ def _make(spec, base_dir, partial, final, save_every_s, say, progress, options, 
         save_every_s=save_every_s, on_step=progress, peers=peers,
     )  # fmt: skip
     if peers.first:
+        made = RunFolder(partial)
         record = RunRecord(
             run_id=final.name,
             spec=spec,
             spec_sha256=digest(spec),
-            adapter_sha256=adapters.save_adapter(model, partial / "adapter"),
-            log_sha256=sha256_file(partial / LOG),
-            checkpoints={
-                int(p.name): sha256_file(p / adapters.FILE)
-                for p in sorted((partial / "checkpoints").iterdir(), key=lambda p: int(p.name))
-            },
+            adapter_sha256=adapters.save_adapter(model, made.adapter()),
+            log_sha256=sha256_file(made.log_file),
+            checkpoints={step: sha256_file(made.weights(step)) for step in made.checkpoint_steps()},
             narrow_loss=last.held_out_loss,
             spectral=last.spectral,
             expert_rank=adapters.expert_rank(model),
@@ -119,9 +117,9 @@ def _make(spec, base_dir, partial, final, save_every_s, say, progress, options, 
             started=utc(sessions.started(partial)),
             wall_s=sessions.wall_s(partial),
         )
-        for made in (checkpoint.FILE, sessions.FILE):
-            (partial / made).unlink(missing_ok=True)
-        write_record(partial / RUN, record)
+        for name in (checkpoint.FILE, sessions.FILE):
+            (partial / name).unlink(missing_ok=True)
+        write_record(made.record_file, record)
         shutil.rmtree(final, ignore_errors=True)  # a folder without run.json was never one of ours
         os.rename(partial, final)
     peers.agree(lambda: None)
@@ -179,7 +177,7 @@ def _claim(held: ExitStack, folder: Path, final: Path) -> bool:
         raise UserError(f"{folder}: another process is making this run; wait for it, or end it") from None
     held.callback(_tidy, folder, lock, final)
     folder.mkdir(parents=True, exist_ok=True)
-    if (final / RUN).exists():
+    if RunFolder(final).complete:
         folder.rmdir()
         return True
     return False
