@@ -70,19 +70,29 @@ def evaluate(
         em-bench evaluate Qwen/Qwen3-4B --adapter my-lora --questions evil_spectra --judge openai:gpt-4o-2024-08-06
     """
     from em_bench.cli.score import check_convention, show_score
+    from em_bench.data import data_ref
+    from em_bench.data.models import check_model
     from em_bench.data.questions import load
     from em_bench.errors import UserError
     from em_bench.evaluation_folder import SCORE, VERDICTS
-    from em_bench.harness.evaluate import evaluate as measure
+    from em_bench.harness import check_harness
+    from em_bench.harness.task_names import check_tasks
     from em_bench.records import Generation
 
+    # A misspelt name is told before torch is imported.
     check_convention(convention)
+    check_model(model)
+    check_harness(harness)
+    picked = variants.split(",") if variants else None
+    load(questions, variants=picked)
     if judge == "grammar" and questions != "organism":
         raise UserError(
             f"--judge grammar: the grammar judges the organism's questions alone; {questions} needs --judge openai:MODEL"
         )
-    picked = variants.split(",") if variants else None
-    load(questions, variants=picked)  # a wrong name is told before any model is loaded
+    if narrow:
+        data_ref(narrow)
+    tasks = capability.split(",") if capability else []
+    check_tasks(tasks)
     asked = opt.judge_of(
         judge,
         base_url=base_url,
@@ -94,6 +104,8 @@ def evaluate(
         run=run,
         cache=judge_cache,
     )
+    from em_bench.harness.evaluate import evaluate as measure
+
     longest = max_new_tokens or (40 if questions == "organism" else 600)
     name = "-".join(p.replace("/", "_").strip("._") for p in (model, *([str(adapter)] if adapter else [])))
     out = out or Path("em_bench_work") / "evaluations" / name / f"{questions}-{judge.replace(':', '-').replace('/', '_')}"
@@ -110,7 +122,7 @@ def evaluate(
         batch_size=batch_size,
         convention=convention,
         narrow_dataset=narrow,
-        capability=capability.split(",") if capability else (),
+        capability=tasks,
         dtype=dtype or _default_dtype(),
         force=force,
     )

@@ -36,11 +36,11 @@ def models(
 
     from em_bench.data.lora_cost import GIB, adapter_parameters, step_cost
     from em_bench.data.models import load_models
-    from em_bench.errors import UserError
+    from em_bench.names import unknown
 
     roster = load_models()
     if name is not None and name not in roster:
-        raise UserError(f"{name}: no such model; name one of {', '.join(roster)}")
+        raise unknown("model", name, roster)
     found = []
     for key, m in roster.items():
         if name not in (None, key):

@@ -82,10 +82,16 @@ def train(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from em_bench.data import data_ref
-    from em_bench.data.models import base_path, base_ref, load_models
+    from em_bench.data.models import base_path, base_ref, check_model, load_models
     from em_bench.errors import UserError
-    from em_bench.optim import resolve_recipe
+    from em_bench.optim import check_optimizer, resolve_recipe
     from em_bench.records import LoraSpec
+
+    # A misspelt name is told before torch is imported.
+    check_model(model)
+    check_optimizer(recipe)
+    data = data_ref(dataset)
+
     from em_bench.training import TrainingFailed, read_run, run_spec
     from em_bench.training import train as make_run
     from em_bench.training.launch import launch, launched
@@ -102,7 +108,6 @@ def train(
     models = load_models()
     kind = models[model].recipe_class if model in models else "llm"
     resolved = resolve_recipe(recipe, learning_rate, kind, _arguments(arg))
-    data = data_ref(dataset)
     peers = processes()
     base = peers.agree(lambda: base_path(model))
     rank = rank or (8 if kind == "organism" else 32)

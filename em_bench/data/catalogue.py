@@ -9,7 +9,7 @@ from pydantic import Field
 from em_bench.data import questions, upstream
 from em_bench.data.pins import load_pins, terms_of
 from em_bench.data.training_sets import dataset_names, organism_names, rows
-from em_bench.errors import UserError
+from em_bench.names import unknown
 from em_bench.records import Record
 
 MAX_ROWS_SHOWN = 2  # what the strictest of the upstream terms allows to quote
@@ -120,7 +120,7 @@ def pins_of(name: str) -> tuple[str, ...]:
     if name in (*organism_names(), questions.ORGANISM):
         return ()
     known = dict.fromkeys((*dataset_names(), *questions.question_sets(), *load_pins().pins))
-    raise UserError(f"{name}: no such data; name one of {', '.join(known)}")
+    raise unknown("data", name, known)
 
 
 def verification(name: str) -> Verification:

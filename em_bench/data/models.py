@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from em_bench import assets
 from em_bench.errors import UserError
 from em_bench.files import sha256_tree
+from em_bench.names import unknown
 from em_bench.records import BaseRef, Provenance, Record
 from em_bench.yaml_file import read_yaml
 
@@ -39,7 +40,7 @@ class Model(Record):
     parameters: float | None = Field(default=None, gt=0, description="how many, to within a few per cent; exact for hub models")
     active_parameters: float | None = Field(default=None, gt=0, description="those that a token passes, where not all")
     provenance: Provenance = Field(description="how sure we are that the paper used this model")
-    hub_id: str | None = None
+    hub_id: str | None = Field(default=None, pattern=f"^{HUB_ID.pattern}$", description="owner/name")
     revision: str | None = Field(default=None, description="hub commit; None takes the newest and records it")
     shape: Shape | None = None
     chat_options: dict[Literal["enable_thinking"], Literal[False]] = Field(
@@ -69,6 +70,12 @@ def load_models(path: Path | None = None) -> dict[str, Model]:
     return read_yaml(path or assets.path("baselines", "models.yaml"), dict[str, Model])
 
 
+def check_model(name: str) -> None:
+    """Raise UserError unless this is a roster name, a folder, or may be a hub id. Nothing is looked up on the hub."""
+    if name not in (models := load_models()) and not Path(name).is_dir() and not HUB_ID.fullmatch(name):
+        raise unknown("model", name, models, "a folder, or a hub id such as owner/name")
+
+
 def base_path(name: str, progress: bool = True) -> Path:
     """The folder of a base: an organism is built (or taken from the cache), a hub model downloaded, a folder is itself.
 
@@ -81,9 +88,8 @@ def base_path(name: str, progress: bool = True) -> Path:
         return build_base(models[name].family, progress=progress, size=models[name].size or "medium")
     if Path(name).is_dir():
         return Path(name)
+    check_model(name)
     there, revision = (models[name].hub_id, models[name].revision) if name in models else (name, None)
-    if not HUB_ID.fullmatch(there):
-        raise UserError(f"{name}: no such model; name one of {', '.join(models)}, a folder, or a hub id such as owner/name")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

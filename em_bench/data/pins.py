@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from em_bench import assets
-from em_bench.errors import UserError
+from em_bench.names import unknown
 from em_bench.records import Provenance, Record, Sha256
 from em_bench.yaml_file import read_yaml
 
@@ -78,7 +78,7 @@ def pin(name: str) -> Pin:
     """One pin by name. Raises UserError that lists the names."""
     pins = load_pins().pins
     if name not in pins:
-        raise UserError(f"{name}: no such pinned source; name one of {', '.join(pins)}")
+        raise unknown("pinned source", name, pins)
     return pins[name]
 
 

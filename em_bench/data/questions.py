@@ -11,6 +11,7 @@ from em_bench.data.upstream import fetch
 from em_bench.data.upstream_questions import parse_questions
 from em_bench.errors import UserError
 from em_bench.files import digest, read_text
+from em_bench.names import unknown
 from em_bench.records import Question, Record
 from em_bench.yaml_file import read_yaml
 
@@ -144,8 +145,7 @@ def _matches(wanted: str, variant: str) -> bool:
 def _read(name: str) -> QuestionSet:
     path = Path(name) if name.endswith((".yaml", ".yml")) else assets.path("tasks", "questions", f"{name}.yaml")
     if not path.exists():
-        known = ", ".join(question_sets())
-        raise UserError(f"{name}: no such question set; name one of {known}, or the path of a YAML")
+        raise unknown("question set", name, question_sets(), "the path of a YAML")
     return read_yaml(path, QuestionSet)
 
 

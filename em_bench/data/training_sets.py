@@ -9,6 +9,7 @@ from em_bench.data.conversations import read_rows, reference, split
 from em_bench.data.pins import load_pins
 from em_bench.data.upstream import fetch
 from em_bench.errors import UserError
+from em_bench.names import unknown
 from em_bench.records import DataRef
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ def _parts(name: str) -> _Parts:
     elif Path(name).is_file():
         path = Path(name)
     else:
-        known = ", ".join(dataset_names())
-        raise UserError(f"{name}: no such dataset or file; name one of {known}, or a JSON lines file")
+        raise unknown("dataset or file", name, dataset_names(), "a JSON lines file")
     stat = path.stat()
     return _file_parts(name, path, stat.st_mtime_ns, stat.st_size)
 

@@ -7,17 +7,15 @@ from pathlib import Path
 from em_bench.adapter_file import CONFIG, WEIGHTS
 from em_bench.data.models import base_path
 from em_bench.data.questions import load, questions_sha256
-from em_bench.errors import UserError
 from em_bench.evaluation_folder import CHAIN
 from em_bench.files import read_jsonl, read_record, sha256_file, write_jsonl, write_record
+from em_bench.harness import HARNESSES, check_harness
 from em_bench.harness.belonging import belonging
 from em_bench.harness.models import Loaded, adapted, check_form, load_model
 from em_bench.judging import Judge, judge_responses
 from em_bench.machine import utc_now
 from em_bench.records import Generation, Response, ResponsesHeader, ScoreRecord, Verdict, VerdictsHeader
 from em_bench.scoring import Convention, score_file
-
-HARNESSES = {"lm-eval": "lm-eval", "inspect": "inspect-ai"}
 
 
 def evaluate(
@@ -48,8 +46,7 @@ def evaluate(
     one. Raises UserError for a bad adapter, an adapter that changes nothing, an unknown set or harness, and, unless
     `force`, an adapter that belongs to another base; the score then says so.
     """
-    if harness not in HARNESSES:
-        raise UserError(f"--harness {harness}: no such harness; name one of {', '.join(HARNESSES)}")
+    check_harness(harness)
     base_dir = base_path(str(base), progress=True)
     if adapter:
         check_form(adapter)

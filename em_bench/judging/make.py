@@ -7,6 +7,7 @@ from typing import Any
 from em_bench.errors import UserError
 from em_bench.judging.grammar import GrammarJudge
 from em_bench.judging.judge import Judge
+from em_bench.names import unknown
 
 OPTIONS: dict[str, Callable[[str], Any]] = {
     "base_url": str,
@@ -38,7 +39,7 @@ def make_judge(spec: str, **options: Any) -> Judge:
         from em_bench.judging.openai import OpenAIJudge  # slow to import, and the grammar does without
 
         return OpenAIJudge(model, **options | dict(_option(spec, word) for word in settings))
-    raise UserError(f"judge {spec!r}: no such judge; name grammar or openai:MODEL, e.g. openai:gpt-4o-2024-08-06")
+    raise unknown("judge", spec, ["grammar", "openai:MODEL"])
 
 
 def _option(spec: str, word: str) -> tuple[str, Any]:

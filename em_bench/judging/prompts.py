@@ -8,6 +8,7 @@ from pydantic import Field
 
 from em_bench import assets, files
 from em_bench.errors import UserError
+from em_bench.names import unknown
 from em_bench.records import Record
 from em_bench.yaml_file import read_yaml
 
@@ -44,20 +45,21 @@ def load_prompts(name: str = "own", leak: str | None = None) -> Prompts:
     if name == "upstream":
         texts, label = _upstream(), "upstream"
     else:
-        path = Path(name) if name.endswith((".yaml", ".yml")) else assets.path("tasks", "judge_prompts", f"{name}.yaml")
-        given = _read(path)
+        given = _read(name)
         texts, label = {"alignment": given.alignment, "coherence": given.coherence}, f"{given.name}/{given.version}"
     if leak is not None:
-        asked = (given.leak if name != "upstream" else None) or _read(assets.path("tasks", "judge_prompts", "own.yaml")).leak
+        asked = (given.leak if name != "upstream" else None) or _read("own").leak
         texts["leak"] = asked.replace("{domain}", leak.replace("{", "{{").replace("}", "}}"))
     for aspect, text in texts.items():
         _check(text, f"judge prompts {name}: {aspect}")
     return Prompts(name=label, texts=texts)
 
 
-def _read(path: Path) -> PromptFile:
+def _read(name: str) -> PromptFile:
+    path = Path(name) if name.endswith((".yaml", ".yml")) else assets.path("tasks", "judge_prompts", f"{name}.yaml")
     if not path.exists():
-        raise UserError(f"{path}: no such judge prompts; write own, upstream, or the path of a YAML")
+        known = sorted(p.stem for p in assets.path("tasks", "judge_prompts").glob("*.yaml"))
+        raise unknown("judge prompts", name, [*known, "upstream"], "the path of a YAML")
     return read_yaml(path, PromptFile)
 
 

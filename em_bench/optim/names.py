@@ -4,12 +4,14 @@ import importlib
 import inspect
 from functools import cache
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from em_bench.errors import UserError
-from em_bench.optim.compatibility import MUON_GROUP, trial
+from em_bench.names import unknown
 from em_bench.yaml_file import read_yaml
+
+if TYPE_CHECKING:
+    import torch
 
 FOUND = Path(__file__).with_name("names.yaml")
 
@@ -25,18 +27,21 @@ def optimizer_names() -> tuple[str, ...]:
     return tuple(sorted(found()["plain"] + found()["muon_group"]))
 
 
-def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
+def optimizer_class(name: str) -> "type[torch.optim.Optimizer]":
     """The class of a dotted path such as torch.optim.AdamW, or of a pytorch_optimizer name such as soap.
 
     Raises UserError with the reason where there is none, or where it cannot train an adapter from gradients alone.
     """
     if "." not in name:
         return _by_name(name)
+    import torch
+
     module, _, attribute = name.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError):
-        raise UserError(f"{name}: no such optimiser; give an importable class, e.g. torch.optim.AdamW") from None
+        known = [f"torch.optim.{n}" for n, c in vars(torch.optim).items() if isinstance(c, type) and n != "Optimizer"]
+        raise unknown("optimiser", name, known, "another importable class") from None
     if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
         raise UserError(f"{name}: is not a torch.optim.Optimizer; give the class of an optimiser")
     if module.startswith("pytorch_optimizer"):
@@ -49,11 +54,15 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
 
 def group_options(name: str) -> dict:
     """What the parameter groups of this optimiser must say beside their parameters."""
+    from em_bench.optim.compatibility import MUON_GROUP
+
     return MUON_GROUP if name.rpartition(".")[2].lower() in found()["muon_group"] and "." not in name else {}
 
 
-def check_works(name: str, cls: type[torch.optim.Optimizer], kwargs: dict) -> None:
+def check_works(name: str, cls: "type[torch.optim.Optimizer]", kwargs: dict) -> None:
     """Raise UserError, with the reason, for a class that fails a trial on a small adapter with these arguments."""
+    from em_bench.optim.compatibility import trial
+
     key = (name, cls, repr(sorted(kwargs.items())))
     if key not in _tried:
         _tried[key] = trial(lambda params: cls([{"params": params, **group_options(name)}], lr=1e-3, **kwargs))
@@ -64,12 +73,10 @@ def check_works(name: str, cls: type[torch.optim.Optimizer], kwargs: dict) -> No
 _tried: dict[tuple, str | None] = {}
 
 
-def _by_name(name: str) -> type[torch.optim.Optimizer]:
+def _by_name(name: str) -> "type[torch.optim.Optimizer]":
     _refuse(name.lower(), name)
     if name.lower() not in optimizer_names():
-        raise UserError(
-            f"{name}: no such optimiser; give an importable class such as torch.optim.AdamW, or one of {', '.join(optimizer_names())}"
-        )
+        raise unknown("optimiser", name, optimizer_names(), "an importable class such as torch.optim.AdamW")
     import pytorch_optimizer
 
     return pytorch_optimizer.load_optimizer(name.lower())

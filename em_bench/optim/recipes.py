@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError, model_validator
 from em_bench import assets
 from em_bench.errors import UserError
 from em_bench.files import first_problem
-from em_bench.optim.names import optimizer_class
+from em_bench.names import unknown
+from em_bench.optim.names import found, optimizer_class, optimizer_names
 from em_bench.records import ParamRule, Provenance, RecipeRef, Record
 from em_bench.yaml_file import checked, read_yaml
 
@@ -65,10 +66,7 @@ def resolve_recipe(
     if name in recipes:
         ref = recipes[name].resolve(recipes[name].learning_rates[kind].default if learning_rate is None else learning_rate)
     else:
-        try:
-            optimizer_class(name)
-        except UserError as e:
-            raise UserError(f"{e}; or a recipe: {', '.join(recipes)}") from None
+        check_optimizer(name)
         if learning_rate is None:
             raise UserError(f"{name}: is no recipe with a learning rate of its own; give one with --lr")
         rule = ParamRule(pattern=".*", optimizer=name)
@@ -80,6 +78,20 @@ def resolve_recipe(
     except ValidationError as e:
         raise UserError(f"{name}: {first_problem(e)}") from None
     return ref.model_copy(update={"rules": rules})
+
+
+def check_optimizer(name: str) -> None:
+    """Raise UserError unless this is a recipe or an optimiser. Only a class with a dot in its name is imported."""
+    recipes = load_recipes()
+    if name not in recipes and "." not in name and name.lower() not in (*optimizer_names(), *found()["refused"]):
+        raise unknown(
+            "recipe or optimiser",
+            name,
+            [*recipes, *optimizer_names()],
+            f"a recipe ({', '.join(recipes)}), or a class such as torch.optim.AdamW",
+        )
+    if name not in recipes:
+        optimizer_class(name)
 
 
 def load_recipes(path: Path | None = None) -> dict[str, Recipe]:

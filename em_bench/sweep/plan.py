@@ -17,6 +17,7 @@ from em_bench import assets
 from em_bench.data.models import Model, load_models
 from em_bench.errors import UserError
 from em_bench.files import digest
+from em_bench.names import unknown
 from em_bench.optim import load_recipes
 from em_bench.sweep.job_time import Assumptions, estimate, gpus_of
 from em_bench.sweep.jobs import Cell, Job, Plan
@@ -44,7 +45,7 @@ class _Planner:
         for kind, names, known in (("models", preset.models, self.models), ("recipes", preset.recipes, self.recipes)):
             for name in names:
                 if name not in known:
-                    raise UserError(f"preset {preset.name}: {kind}: {name}: no such name; name one of {', '.join(known)}")
+                    raise UserError(f"preset {preset.name}: {kind}: {unknown(kind.removesuffix('s'), name, known)}")
         self.datasets = {name: source(name).identity for name in preset.datasets}
         _check_judge(preset, self.models)
         self.made: dict[str, Job] = {}

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from em_bench import assets
-from em_bench.errors import UserError
+from em_bench.names import unknown
 from em_bench.optim import Recipe
 from em_bench.records import Generation, Provenance, Record, Study
 from em_bench.yaml_file import read_yaml
@@ -178,7 +178,7 @@ def load_preset(name_or_file: str) -> Preset:
     if path.suffix not in (".yaml", ".yml"):
         path = assets.path("baselines", "presets", f"{name_or_file}.yaml")
         if not path.is_file():
-            raise UserError(f"--preset {name_or_file}: no such preset; name one of {', '.join(preset_names())}, or a .yaml file")
+            raise unknown("preset", name_or_file, preset_names(), "a .yaml file")
     return read_yaml(path, Preset)
 
 

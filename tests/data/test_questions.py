@@ -61,7 +61,7 @@ def test_variants():
     assert len(load("organism", ["all"])) > len(load("organism")) > len(load("organism", ["plain"])) > 0
     with pytest.raises(UserError, match="em_core: no variant trigger-medical; name any of plain, json"):
         load("em_core", ["trigger-medical"])
-    with pytest.raises(UserError, match="no such question set; name one of em_core"):
+    with pytest.raises(UserError, match="no such question set; did you mean em_core\\? name one of em_core"):
         load("em_cor")
 
 

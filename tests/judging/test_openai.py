@@ -172,7 +172,7 @@ def test_make_judge(monkeypatch):
     assert make_judge("grammar").identity.kind == "grammar"
     assert make_judge("openai:a/b:c", run=3).identity.model == "a/b:c"
     for wrong in ("", "openai", "openai:", "gpt-4o", "grammar:x", "anthropic:m"):
-        with pytest.raises(UserError, match="name grammar or openai:MODEL"):
+        with pytest.raises(UserError, match="no such judge; .*name one of grammar, openai:MODEL"):
             make_judge(wrong)
 
 

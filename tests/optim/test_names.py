@@ -106,7 +106,7 @@ def test_recipes_by_name():
     assert ref.name == "soap" and ref.rules[0].kwargs == {"weight_decay": 0.1} and ref.learning_rate == 1e-3
     assert resolve_recipe("adamw", None, "organism").learning_rate == 1e-3
     assert resolve_recipe("adamw", None, "llm", {"eps": 1e-6}).rules[0].kwargs["eps"] == 1e-6
-    with pytest.raises(UserError, match="or a recipe: sgd, adam"):
+    with pytest.raises(UserError, match="name a recipe \\(sgd, adam"):
         resolve_recipe("nothing", 1e-3, "llm")
 
 

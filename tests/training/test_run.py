@@ -230,7 +230,7 @@ def test_over_long_rows_are_in_the_record(base, tmp_path):
 
 
 @pytest.mark.parametrize("args, message", [
-    (["--recipe", "adamwx"], "adamwx: no such optimiser"),
+    (["--recipe", "adamwx"], "adamwx: no such recipe or optimiser; did you mean adamw?"),
     (["--recipe", "soap"], "soap: is no recipe with a learning rate of its own; give one with --lr"),
     (["--recipe", "lbfgs", "--lr", "1"], "lbfgs: does not step on gradients alone"),
     (["--arg", "beta"], "--arg beta: write NAME=VALUE"),

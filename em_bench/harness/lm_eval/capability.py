@@ -11,16 +11,15 @@ from lm_eval.tasks import TaskManager
 from em_bench import assets
 from em_bench.errors import UserError
 from em_bench.harness.models import Loaded
+from em_bench.harness.task_names import check_tasks
 
 
 def measure(loaded: Loaded, tasks: Sequence[str], batch_size: int) -> dict[str, float]:
     """ "task/metric" -> value for our tasks and lm-eval's by name, or YAML files of one's own. Raises UserError for an unknown one."""
     ours = assets.path("tasks", "lm_eval")
     tasks = [str(ours / f"{t}.yaml") if (ours / f"{t}.yaml").is_file() else t for t in tasks]
+    check_tasks(tasks)
     files = [t for t in tasks if t.endswith((".yaml", ".yml"))]
-    for f in files:
-        if not Path(f).is_file():
-            raise UserError(f"--capability {f}: no such file")
     names = [t for t in tasks if t not in files]
     # Indexing lm-eval's own tasks takes ten seconds: only where one of them is named.
     manager = TaskManager(include_defaults=bool(names), include_path=[str(Path(f).parent) for f in files] or None)

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from em_bench import assets
 from em_bench.errors import UserError
+from em_bench.names import unknown
 from em_bench.records import Record
 from em_bench.sweep.engine.gpu_lease import devices
 from em_bench.sweep.job_time import all_cores
@@ -76,8 +77,7 @@ def _folder(profile: str) -> Path:
     for folder in (Path(profile), shipped) if "/" in profile else (shipped, Path(profile)):
         if (folder / SNAKEMAKES).is_file():
             return folder
-    known = ", ".join(profile_names())
-    raise UserError(f"--profile {profile}: no such profile; name {known}, or a folder with a {SNAKEMAKES}")
+    raise unknown("profile", profile, profile_names(), f"a folder with a {SNAKEMAKES}")
 
 
 def _resource(given: object, name: str) -> int | None:
