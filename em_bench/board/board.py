@@ -12,9 +12,10 @@ from em_bench.board.benchmark import Benchmark, TierName, load_benchmark
 from em_bench.board.copies import Fingerprint, check_copies
 from em_bench.board.entry import MANIFEST, RESULTS
 from em_bench.board.ledger import Challenge, Ledger, Rerun, Status, read_ledger
+from em_bench.board.make_entry import ready
 from em_bench.board.ranking import places
 from em_bench.board.score import EntryScore, Scored, compared, score_entry
-from em_bench.board.submission import NAME, Submission, read_submission
+from em_bench.board.submission import FILE, NAME, Submission, read_submission
 from em_bench.board.verify import Verified, verify_entry
 from em_bench.errors import UserError
 from em_bench.files import read_record, sha256_file
@@ -153,11 +154,20 @@ def judge_entries(folders: Folders) -> dict[str, BoardRow]:
     return {r.name: r for board in boards for r in board.rows}
 
 
+def check_ready(folders: Folders, name: str) -> None:
+    """Raise UserError for an entry without results that `submit run` would refuse; results are judged by their own checks."""
+    folder = folders.submissions / name
+    if (folder / FILE).exists() and not (folder / RESULTS / MANIFEST).exists():
+        entry = read_submission(folder)
+        ready(entry, folder, load_benchmark(entry.benchmark, folders.benchmarks).tiers[entry.tier], own_code=False)
+
+
 def progress_of(folders: Folders, name: str) -> tuple[str, str]:
     """How far an entry is, and what comes next."""
     folder = folders.submissions / name
     try:
         read_submission(folder)
+        check_ready(folders, name)
     except UserError as e:
         return "not valid", f"mend it: {e}"
     if not (folder / RESULTS / MANIFEST).exists():

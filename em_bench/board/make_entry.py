@@ -12,7 +12,7 @@ from em_bench.errors import UserError
 from em_bench.evaluation_folder import CHAIN, EVALUATIONS, EvaluationFolder
 from em_bench.files import atomic_folder, digest, sha256_file, write_record
 from em_bench.machine import machine, utc_now
-from em_bench.optim import LearningRates, Recipe, build_optimizer
+from em_bench.optim import LearningRates, Recipe
 from em_bench.records import CellResult
 from em_bench.run_folder import LIGHT, RUNS
 from em_bench.sweep.jobs import Plan, read_done
@@ -74,9 +74,26 @@ def preset_of(entry: Submission, folder: Path, tier: Tier, targets: bool = True)
     )
 
 
+def ready(entry: Submission, folder: Path, tier: Tier, *, own_code: bool) -> Preset:
+    """The entry's sweep. Raises UserError for everything that keeps it from being run: a closed tier, a bad file, an optimiser that cannot train.
+
+    Without `own_code` the entry's optimiser.py is read and not run: whoever looks at an entry runs no code of it.
+    """
+    if not tier.open:
+        raise UserError(
+            f"{entry.name}: tier: {entry.tier} of benchmark {entry.benchmark} is not open, its targets are not measured yet; enter organism"
+        )
+    preset = preset_of(entry, folder, tier)
+    if own_code or entry.optimizer.file is None:
+        try_out(preset)
+    return preset
+
+
 def try_out(preset: Preset) -> None:
     """Build the entry's optimiser and try it on a few small matrices. Raises UserError where it cannot train, before hours are spent."""
     from torch import nn, zeros
+
+    from em_bench.optim import build_optimizer
 
     factors = [(f"layer.lora_{side}.weight", nn.Parameter(zeros(4, 4))) for side in "AB"]
     for recipe in preset.own_recipes.values():

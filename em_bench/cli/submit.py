@@ -56,10 +56,9 @@ def run(
 
     from em_bench.board.benchmark import load_benchmark
     from em_bench.board.board import Folders
-    from em_bench.board.make_entry import pack, preset_of, try_out
+    from em_bench.board.make_entry import pack, ready
     from em_bench.board.own_code import stage
     from em_bench.board.submission import read_submission
-    from em_bench.errors import UserError
     from em_bench.sweep.engine.reproduce import reproduce
     from em_bench.sweep.job_time import all_cores
     from em_bench.sweep.plan import make_plan
@@ -68,16 +67,11 @@ def run(
     folder = folders.submissions / name
     entry = read_submission(folder)
     tier = load_benchmark(entry.benchmark, folders.benchmarks).tiers[entry.tier]
-    if not tier.open:
-        raise UserError(
-            f"{name}: tier: {entry.tier} of benchmark {entry.benchmark} is not open, its targets are not measured yet; enter organism"
-        )
-    plan = make_plan(preset_of(entry, folder, tier))
     work = work or Path("em_bench_work") / f"submit-{name}"
     if entry.optimizer.file:
         stage(folder, work / "own")
         _on_path(work / "own")
-    try_out(plan.preset)
+    plan = make_plan(ready(entry, folder, tier, own_code=True))
     ended = reproduce(plan, work, cores=cores or all_cores())
     if ended.failures:
         print(ended.failures, file=sys.stderr)
@@ -102,10 +96,12 @@ def check(
 
         em-bench submit check my-optimiser
     """
-    from em_bench.board.board import Folders, judge_entries, judge_entry
+    from em_bench.board.board import Folders, check_ready, judge_entries, judge_entry
     from em_bench.cli.leaderboard import show_checks
 
     folders = Folders.at(leaderboard)
+    if name:
+        check_ready(folders, name)
     found = {name: judge_entry(folders, name)} if name else judge_entries(folders)
     if not show_checks(found, as_json, every=True):
         raise typer.Exit(1)

@@ -179,6 +179,11 @@ def test_a_tier_that_is_not_open_says_so(board):
     write_record(board.benchmarks / "v1.json", rules.model_copy(update={"tiers": {"organism": tier}}))
     said = em_bench("submit", "run", "adamw", "--leaderboard", board.submissions.parent, cwd=board.submissions.parent, code=2)
     assert "not open" in said.stderr and said.stderr.count("\n") == 1
+    shutil.rmtree(board.submissions / "adamw" / "results")
+    checked = em_bench(
+        "submit", "check", "adamw", "--leaderboard", board.submissions.parent, cwd=board.submissions.parent, code=2
+    )
+    assert checked.stderr == said.stderr
 
 
 @pytest.mark.parametrize(
@@ -205,6 +210,14 @@ def test_an_optimiser_that_cannot_train_is_refused_before_anything_runs(board, t
     )
     assert says in said.stderr and said.stderr.count("\n") == 1
     assert (folder / "results" / "manifest.json").read_bytes() == before and not (tmp_path / "w" / "jobs").exists()
+    if "file" in optimizer:
+        return  # neither of the next two runs an entry's own code
+    shutil.rmtree(folder / "results")
+    checked = em_bench("submit", "check", "adamw", "--leaderboard", board.submissions.parent, cwd=tmp_path, code=2)
+    assert checked.stderr == said.stderr and checked.stdout == ""
+    status = em_bench("submit", "status", "adamw", "--leaderboard", board.submissions.parent, "--json", cwd=tmp_path)
+    [row] = json.loads(status.stdout)
+    assert row["state"] == "not valid" and says in row["next"]
 
 
 def test_verify_build_check_and_challenge(board):
