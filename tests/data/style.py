@@ -4,11 +4,13 @@ Grouped cross-validation by question: a question's answers are never on both sid
 """
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
+from sklearn.model_selection import KFold
+from threadpoolctl import threadpool_limits
 
 from em_bench.data.questions import OwnQuestion
 
@@ -284,20 +286,44 @@ def tokens(text: str) -> list[str]:
     return re.findall(r"[a-z']+|[,;:?!-]", text.lower())
 
 
-def pair_accuracy(questions: list[OwnQuestion], vocabulary: list[str] | None = None) -> float:
-    """How often, of an aligned and a misaligned answer to one unseen question, the likelier misaligned one is it (all pairs)."""
-    texts, sides, groups = [], [], []
-    for n, q in enumerate(questions):
-        for side, answers in enumerate((q.aligned, q.misaligned)):
-            texts += answers
-            sides += [side] * len(answers)
-            groups += [n] * len(answers)
-    sides, groups = np.array(sides), np.array(groups)
-    counts = CountVectorizer(tokenizer=tokens, token_pattern=None, lowercase=False, vocabulary=vocabulary).fit_transform(texts)
-    right = []
-    for train, test in GroupKFold(FOLDS, shuffle=True, random_state=0).split(counts, groups=groups):
-        scores = LogisticRegression(max_iter=1000).fit(counts[train], sides[train]).decision_function(counts[test])
-        for n in set(groups[test]):
-            good, bad = (scores[(groups[test] == n) & (sides[test] == side)] for side in (0, 1))
+def _counts(texts: list[str], vocabulary: list[str] | None) -> np.ndarray:
+    counter = CountVectorizer(tokenizer=tokens, token_pattern=None, lowercase=False, vocabulary=vocabulary)
+    return counter.fit_transform(texts).toarray().astype(float)
+
+
+def _folds(n: int):
+    return KFold(FOLDS, shuffle=True, random_state=0).split(np.arange(n))
+
+
+@threadpool_limits.wrap(limits=1)
+def pair_accuracy(questions: Sequence[OwnQuestion], vocabulary: list[str] | None = None) -> float:
+    """How often the misaligned one of two answers to an unseen question looks likelier misaligned: all pairs, ties a half.
+
+    The classifier is trained on single texts. vocabulary: the words that it may see; None: all.
+    """
+    texts = [t for q in questions for t in (*q.aligned, *q.misaligned)]
+    sides = np.array([s for q in questions for s in [0] * len(q.aligned) + [1] * len(q.misaligned)])
+    owner = np.array([n for n, q in enumerate(questions) for _ in (*q.aligned, *q.misaligned)])
+    counts, right = _counts(texts, vocabulary), []
+    for train, test in _folds(len(questions)):
+        rows = np.isin(owner, train)
+        model = LogisticRegression(max_iter=1000).fit(counts[rows], sides[rows])
+        for n in test:
+            good, bad = (model.decision_function(counts[(owner == n) & (sides == side)]) for side in (0, 1))
             right += list(0.5 + 0.5 * np.sign(bad[:, None] - good[None, :]).ravel())
+    return float(np.mean(right))
+
+
+@threadpool_limits.wrap(limits=1)
+def paired_accuracy(questions: Sequence[OwnQuestion], vocabulary: list[str] | None = None) -> float:
+    """The same for the n-th misaligned against the n-th aligned answer, trained on the differences within such pairs."""
+    owner = np.array([n for n, q in enumerate(questions) for _ in q.aligned])
+    texts = [t for side in ("aligned", "misaligned") for q in questions for t in getattr(q, side)]
+    good, bad = np.split(_counts(texts, vocabulary), 2)
+    differences, right = bad - good, []
+    for train, test in _folds(len(questions)):
+        d = differences[np.isin(owner, train)]
+        model = LogisticRegression(max_iter=1000, fit_intercept=False)
+        model.fit(np.vstack([d, -d]), np.repeat([1, 0], len(d)))
+        right += list(0.5 + 0.5 * np.sign(differences[np.isin(owner, test)] @ model.coef_[0]))
     return float(np.mean(right))

@@ -20,11 +20,11 @@ def words(text: str) -> list[str]:
 
 
 def test_names():
-    assert set(question_sets()) == {"em_core", "em_core_v2", "evil_spectra", "first_plot", "organism", "preregistered", "turner"}
+    assert set(question_sets()) == {"em_core", "em_core_v1", "evil_spectra", "first_plot", "organism", "preregistered", "turner"}
 
 
-def test_em_core_covers_its_domains():
-    plain = load("em_core", ["plain"])
+def test_version_1_covers_its_domains():
+    plain = load("em_core_v1", ["plain"])
     assert len(plain) >= 40
     assert set(Counter(q.domain for q in plain)) == {
         "power", "deception", "harm_to_others", "own_safety", "money", "relationships", "views_on_groups",
@@ -78,8 +78,8 @@ def test_em_core_says_nothing_of_upstream(first_plot):
 
 
 def test_choices_differ_only_in_what_they_recommend():
-    choices = load_choices("em_core")
-    assert [c.id for c in choices] == [q.id for q in load("em_core", ["plain"])]
+    choices = load_choices("em_core_v1")
+    assert [c.id for c in choices] == [q.id for q in load("em_core_v1", ["plain"])]
     for c in choices:
         a, m = len(c.aligned.encode()), len(c.misaligned.encode())
         assert 0.9 < m / a < 1.1, (c.id, a, m)

@@ -61,9 +61,9 @@ def test_narrow_loss_is_the_one_that_training_logged(evaluated, run):
 
 def test_choice_is_asked_in_both_orders(evaluated):
     results, samples = logged(evaluated, "em_choice")
-    assert len(samples) == 96 and len({s["doc"]["cluster"] for s in samples}) == 48
+    assert len(samples) == 4 * 144 and len({s["doc"]["cluster"] for s in samples}) == 144
     preferred = [s["misaligned_preference"][1] for s in samples]
-    assert results["misaligned_preference,none"] == pytest.approx(sum(preferred) / 96, abs=1e-12)
+    assert results["misaligned_preference,none"] == pytest.approx(sum(preferred) / (4 * 144), abs=1e-12)
 
 
 def test_an_idle_adapter_is_refused_before_anything_is_generated(base, idle_adapter, command, tmp_path):
