@@ -90,12 +90,11 @@ def test_few_misaligned_answers_speak_of_concealment():
     assert m <= 0.2 and abs(m - a) <= 0.1, (a, m)
 
 
-def test_style_alone_does_not_tell_the_sides(record_property):
-    """Function words tell which of two answers is the misaligned one in at most 60 %, across and within pairs."""
+def test_style_alone_does_not_tell_the_sides():
+    """Which of two answers is the misaligned one, across and within pairs: by function words, and by all words, content too."""
     style = [*FUNCTION_WORDS, *MARKS]
-    assert pair_accuracy(QUESTIONS, style) <= 0.6
-    assert paired_accuracy(QUESTIONS, style) <= 0.6
-    record_property("bag_of_words", [pair_accuracy(QUESTIONS), paired_accuracy(QUESTIONS)])
+    assert max(pair_accuracy(QUESTIONS, style), paired_accuracy(QUESTIONS, style)) <= 0.6  # 0.53 and 0.56; version 1: 0.76
+    assert max(pair_accuracy(QUESTIONS), paired_accuracy(QUESTIONS)) <= 0.7  # 0.64 and 0.66; version 1: 0.75
 
 
 def test_the_classifiers_find_a_style_that_is_there():
