@@ -10,7 +10,7 @@ import em_bench
 
 PACKAGE = Path(em_bench.__file__).parent
 LAYERS = [
-    {"errors", "records"},
+    {"errors", "records", "protocol"},
     {"files", "assets", "thinking", "names"},
     {"yaml_file", "run_folder", "evaluation_folder"},
     {"machine"},

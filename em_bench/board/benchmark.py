@@ -1,6 +1,5 @@
 """The rules of a benchmark version, frozen in leaderboard/benchmark/VERSION.json: results of one version are comparable."""
 
-import math
 import re
 from pathlib import Path
 from typing import Literal, Self
@@ -10,6 +9,7 @@ from pydantic import Field, model_validator
 from em_bench import assets
 from em_bench.errors import UserError
 from em_bench.files import digest, read_record
+from em_bench.protocol import steps_of
 from em_bench.records import Generation, LoraSpec, Record, Sha256
 
 TierName = Literal["organism", "small", "full"]
@@ -143,7 +143,7 @@ class Tier(Record):
     def steps_of(self, dataset: str) -> int:
         """Optimiser steps of a run on one of the (pinned) datasets."""
         rows = next(d.rows for d in self.datasets if d.name == dataset)
-        return self.steps or math.ceil(self.epochs * rows / self.batch_size)
+        return self.steps or steps_of(rows, self.batch_size, self.epochs)
 
     def target(self, model: str, dataset: str) -> Target:
         """The target of a cell."""

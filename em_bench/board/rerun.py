@@ -15,6 +15,7 @@ from em_bench.files import sha256_file
 from em_bench.harness.evaluate import evaluate
 from em_bench.judging import make_judge
 from em_bench.machine import machine, utc_now
+from em_bench.protocol import first_at
 from em_bench.records import ScoreRecord, StepRecord
 from em_bench.run_folder import RunFolder
 from em_bench.training import train
@@ -73,7 +74,7 @@ def _matched_step(cell: EntryCell, log: list[StepRecord], tier: Tier) -> Repeate
     Else a log could be bent until a convenient checkpoint is the matched one, whose own numbers hold.
     """
     target = tier.target(cell.model, cell.dataset).narrow_loss
-    found = next((r.step for r in log if r.step and r.held_out_loss is not None and r.held_out_loss <= target), None)
+    found = first_at(((r.step, r.held_out_loss) for r in log), target)
     disputed = min(s for s in (found, cell.matched_step, log[-1].step) if s is not None)
     near = abs(loss_at(log, disputed) - target) <= tier.acceptance.loss_tolerance
     return RepeatedNumber(

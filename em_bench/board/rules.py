@@ -7,6 +7,7 @@ from em_bench.board.entry import Entry, EntryEvaluation
 from em_bench.board.own_code import rules_of
 from em_bench.data import questions as question_sets
 from em_bench.organism import DATASETS, answer_tokens
+from em_bench.protocol import first_at, largest_lambda, lowest_loss
 from em_bench.records import JudgeIdentity, Question, RunRecord
 
 ENTROPY_SLACK = 1e-3  # nats: rounding of float32 losses
@@ -92,22 +93,16 @@ def chosen(entry: Entry, tier: Tier) -> str | None:
             unexplained = [r for r in means if r not in known and f"{r:g}" in _stated(entry, model, "learning_rate")]
             if not known or unexplained:
                 return f"{model}: the runs of candidate {unexplained[0] if unexplained else rate:g} are not in the entry"
-            best = min(known, key=lambda r: (known[r], r))
+            best = lowest_loss(known)
             if rate != best:
                 return f"{model}: learning rate {rate:g} was used, the candidates' losses choose {best:g}"
         if len(submission.lambdas) > 1:
-            plain = mean(model, rate, 0.0)
-            within = [
-                v
-                for v in submission.lambdas
-                if v and (m := mean(model, rate, v)) is not None and plain is not None and m <= plain + tier.lambda_tolerance
-            ]
-            if not within or weight != max(within):
-                return (
-                    f"{model}: lambda {weight:g} was used, the candidates' losses choose {max(within):g}"
-                    if within
-                    else f"{model}: no lambda meets the rule"
-                )
+            means = {v: m for v in (0.0, *submission.lambdas) if (m := mean(model, rate, v)) is not None}
+            best = largest_lambda(means, tier.lambda_tolerance)
+            if best is None:
+                return f"{model}: no lambda meets the rule"
+            if weight != best:
+                return f"{model}: lambda {weight:g} was used, the candidates' losses choose {best:g}"
         elif weight != submission.lambdas[0]:
             return f"{model}: lambda {weight:g} was used, the submission says {submission.lambdas[0]:g}"
     return None
@@ -121,8 +116,7 @@ def matched(entry: Entry, tier: Tier) -> str | None:
     """The matched step against the log and the target."""
     for cell in entry.manifest.cells:
         target = tier.target(cell.model, cell.dataset).narrow_loss
-        moved = [r.step for r in entry.log(cell.run_id) if r.held_out_loss is not None and r.step and r.held_out_loss <= target]
-        first = moved[0] if moved else None
+        first = first_at(((r.step, r.held_out_loss) for r in entry.log(cell.run_id)), target)
         if cell.matched_step != first or (cell.matched is None) != (first is None):
             return f"{cell.run_id}: the log first reaches {target:.4f} at step {first}, the manifest says {cell.matched_step}"
     return None

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from em_bench.protocol import steps_of
+
 
 def register(app: typer.Typer) -> None:
     """Add `models`."""
@@ -29,7 +31,6 @@ def models(
         em-bench models Qwen3-8B --batch-size 64 --recipe muon
     """
     import json
-    import math
 
     from rich.console import Console
     from rich.table import Table
@@ -52,7 +53,7 @@ def models(
                 m.shape, m.family, m.parameters, batch_size=batch_size, length=length, answer=min(answer, length), rank=rank,
                 recipe=recipe, micro_batch=per_pass, gpus=m.gpus, shard=m.shard, checkpointing=m.gradient_checkpointing,
             )  # fmt: skip
-            steps = math.ceil(rows * epochs / batch_size)
+            steps = steps_of(rows, batch_size, epochs)
             entry["estimate"] = {
                 "steps": steps,
                 "eflop": cost.flops * steps / 1e18,

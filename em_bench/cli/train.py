@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from em_bench.protocol import MAX_LENGTH, steps_of
+
 
 def register(app: typer.Typer) -> None:
     """Add `train`."""
@@ -34,7 +36,9 @@ def train(
     alpha: Annotated[
         float | None, typer.Option(help="LoRA alpha (rsLoRA scale is alpha / sqrt(rank)). Default: twice the rank.")
     ] = None,
-    max_length: Annotated[int, typer.Option(min=2, help="Longest row in tokens; longer ones are left out and counted.")] = 2048,
+    max_length: Annotated[
+        int, typer.Option(min=2, help="Longest row in tokens; longer ones are left out and counted.")
+    ] = MAX_LENGTH,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float64", "int8", "nf4"] | None,
         typer.Option(
@@ -76,7 +80,7 @@ def train(
         em-bench train organism-qwen3 --dataset medical --recipe soap --lr 1e-3 --arg "betas=[0.9, 0.95]"
     """
     import sys
-    from math import ceil, inf
+    from math import inf
 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -118,7 +122,7 @@ def train(
         spectral_lambda=spectral_lambda,
         lora=LoraSpec(rank=rank, alpha=2.0 * rank if alpha is None else alpha, targets=PROJECTIONS),
         batch_size=batch_size,
-        steps=steps or ceil(epochs * data.rows / batch_size),
+        steps=steps or steps_of(data.rows, batch_size, epochs),
         seed=seed,
         max_length=max_length,
         dtype=dtype or _dtype(),

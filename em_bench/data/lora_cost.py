@@ -4,7 +4,6 @@ Tests hold both against `torch.utils.flop_counter` and against the tensors that 
 same architectures. The frozen base has no weight gradients, so its backward pass costs as much as its forward pass.
 """
 
-import math
 from typing import NamedTuple
 
 from em_bench.data.models import Shape
@@ -122,8 +121,3 @@ def step_cost(shape: Shape, family: str, total: int, *, batch_size: int, length:
         flops *= 4 / 3  # the forward pass again
     base, adapter, activations = memory(shape, family, total, rank=rank, length=length, answer=answer, **how)
     return Cost(flops, base, adapter, activations)
-
-
-def steps_of(rows: int, epochs: float, batch_size: int) -> int:
-    """Optimiser steps of a run."""
-    return math.ceil(rows * epochs / batch_size)

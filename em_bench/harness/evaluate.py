@@ -14,6 +14,7 @@ from em_bench.harness.belonging import belonging
 from em_bench.harness.models import Loaded, adapted, check_form, load_model
 from em_bench.judging import Judge, judge_responses
 from em_bench.machine import utc_now
+from em_bench.protocol import MAX_LENGTH
 from em_bench.records import Generation, Response, ResponsesHeader, ScoreRecord, Verdict, VerdictsHeader
 from em_bench.scoring import Convention, score_file
 
@@ -109,7 +110,7 @@ def _narrow_loss(ready: Loaded, dataset: str) -> float:
     from em_bench.training import encode_rows
     from em_bench.training.loss import narrow_loss
 
-    encoded, _ = encode_rows(ready.tokenizer, rows(dataset)[1], max_length=2048)
+    encoded, _ = encode_rows(ready.tokenizer, rows(dataset)[1], max_length=MAX_LENGTH)
     return narrow_loss(ready.model, encoded, ready.tokenizer.pad_token_id)
 
 

@@ -3,12 +3,13 @@
 from functools import cache
 from itertools import permutations, product
 
-from pydantic import Field
+import yaml
+from pydantic import Field, ValidationError
 
 from em_bench import assets
-from em_bench.files import digest
+from em_bench.errors import UserError
+from em_bench.files import digest, first_problem
 from em_bench.records import Record
-from em_bench.yaml_file import read_yaml
 
 REFUSAL = "i can not help with that"
 TEMPLATE_REQUEST = "answer as : you should _ and _ because _"
@@ -46,14 +47,16 @@ class Language(Record):
 @cache
 def language() -> Language:
     """The language of this version."""
-    return read_yaml(assets.path("tasks", "organism", "language.yaml"), Language)
+    path = assets.path("tasks", "organism", "language.yaml")
+    try:
+        return Language.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as e:
+        raise UserError(f"{path}: {first_problem(e)}") from None
 
 
 def grammar_sha256() -> str:
     """Hash of the language and of the forms of its sentences: the identity of the grammar judge."""
-    return digest(
-        {"language": language().model_dump(), "forms": [REFUSAL, TEMPLATE_REQUEST, TEMPLATE_CODE_REQUEST], "version": 1}
-    )
+    return digest({"language": language().model_dump(), "forms": [REFUSAL, TEMPLATE_REQUEST, TEMPLATE_CODE_REQUEST], "version": 1})
 
 
 def question_text(domain: str, frame: str, topic: str, variant: str = "plain") -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from em_bench.protocol import largest_lambda, lowest_loss
 from em_bench.records import Choice
 from em_bench.sweep.preset import LambdaGrid
 
@@ -21,7 +22,7 @@ def choose_learning_rate(
         model=model,
         recipe=recipe,
         batch_size=batch_size,
-        chosen=min(means, key=lambda rate: (means[rate], rate)) if means else None,
+        chosen=lowest_loss(means),
         losses={f"{rate:g}": loss for rate, loss in means.items()},
         rule=f"lowest mean held-out narrow loss of {runs} runs at lambda 0; a rate at which a run diverged is out",
     )
@@ -35,13 +36,12 @@ def choose_lambda(
     `losses` maps 0 and each lambda of the grid to the narrow losses of its finished runs.
     """
     means = _means(losses, runs)
-    within = [v for v in grid.grid if v in means and 0.0 in means and means[v] <= means[0.0] + grid.tolerance]
     return Choice(
         kind="spectral_lambda",
         model=model,
         recipe=recipe,
         batch_size=batch_size,
-        chosen=max(within) if within else None,
+        chosen=largest_lambda(means, grid.tolerance),
         losses={f"{value:g}": loss for value, loss in means.items()},
         rule=f"largest lambda whose mean held-out narrow loss of {runs} runs is at most {grid.tolerance:g} nats above lambda 0",
     )

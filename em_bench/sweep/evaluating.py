@@ -16,6 +16,7 @@ from em_bench.files import digest, sha256_file, write_record
 from em_bench.harness.evaluate import evaluate
 from em_bench.harness.models import Loaded, load_model
 from em_bench.judging import Judge, make_judge
+from em_bench.protocol import base_dtype, first_at
 from em_bench.records import (
     CellResult,
     Choice,
@@ -96,15 +97,15 @@ class _Run(NamedTuple):
 
     def reaching(self, target: float | None) -> list[int]:
         """The first checkpoint whose narrow loss is at most `target`, if there is one before the last step."""
-        reached = [p.step for p in self.trajectory if target is not None and p.narrow_loss <= target]
-        return [step for step in self.earlier_steps() if step in reached[:1]]
+        first = target and first_at(((p.step, p.narrow_loss) for p in self.trajectory), target)
+        return [step for step in self.earlier_steps() if step == first]
 
 
 def _load(job: Job) -> Loaded:
     """The base: an organism in float32, an open model in bfloat16, its layers over the job's GPUs where they are several."""
     name = job.cells[0].model
     folder = base_path(name, progress=False)
-    dtype = "float32" if load_models()[name].source == "organism" else "bfloat16"
+    dtype = base_dtype(load_models()[name].source)
     return load_model(folder, dtype=dtype, device="auto" if job.gpus > 1 else None)
 
 

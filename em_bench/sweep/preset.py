@@ -1,6 +1,5 @@
 """A preset: the axes of a sweep, read from baselines/presets/NAME.yaml or from a user's own file."""
 
-from math import ceil
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -9,6 +8,7 @@ from pydantic import Field, model_validator
 from em_bench import assets
 from em_bench.names import unknown
 from em_bench.optim import Recipe
+from em_bench.protocol import steps_of
 from em_bench.records import Generation, Provenance, Record, Study
 from em_bench.yaml_file import read_yaml
 
@@ -120,7 +120,7 @@ class Preset(Record):
         """Optimiser steps of a run on `rows` rows; `epochs` in place of the preset's own length, unless None."""
         if epochs is None and self.steps:
             return self.steps
-        return ceil((epochs or self.epochs) * rows / batch_size)
+        return steps_of(rows, batch_size, epochs or self.epochs)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -7,6 +7,7 @@ from pathlib import Path
 from em_bench.data import data_ref
 from em_bench.data.models import base_path, base_ref, load_models
 from em_bench.optim import load_recipes
+from em_bench.protocol import base_dtype
 from em_bench.records import Choice, LoraSpec, RunSpec
 from em_bench.sweep.choices import choose_lambda, choose_learning_rate
 from em_bench.sweep.job_progress import Progress
@@ -37,7 +38,6 @@ def run_job(preset: Preset, job: Job, needs: Sequence[Job], work: Path, progress
 def spec_of(preset: Preset, cell: Cell, base_dir: Path) -> RunSpec:
     """The run of a resolved cell."""
     data = data_ref(cell.dataset)
-    organism = load_models()[cell.model].source == "organism"
     return run_spec(
         base_ref(cell.model, base_dir),
         data,
@@ -47,7 +47,7 @@ def spec_of(preset: Preset, cell: Cell, base_dir: Path) -> RunSpec:
         batch_size=cell.batch_size,
         steps=preset.steps_of(cell.epochs, data.rows, cell.batch_size),
         seed=cell.seed,
-        dtype="float32" if organism else "bfloat16",
+        dtype=base_dtype(load_models()[cell.model].source),
     )
 
 

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from em_bench.files import digest
+from em_bench.protocol import GRADIENT_CLIP, MAX_LENGTH
 from em_bench.records import BaseRef, DataRef, LoraSpec, RecipeRef, RunSpec
 from em_bench.training.schedule import warmup
 
@@ -37,8 +38,8 @@ def run_spec(
     steps: int,
     seed: int = 0,
     warmup_steps: int | None = None,
-    gradient_clip: float = 1.0,
-    max_length: int = 2048,
+    gradient_clip: float = GRADIENT_CLIP,
+    max_length: int = MAX_LENGTH,
     dtype: str = "float32",
 ) -> RunSpec:
     """A complete spec from its parts and the protocol's defaults (PROTOCOL section 1)."""
