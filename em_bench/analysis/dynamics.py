@@ -6,7 +6,9 @@ import pandas as pd
 from em_bench.analysis.missing import Missing
 from em_bench.records import Record
 
-NO_EM = 2.0  # per cent: a run whose misaligned rate never exceeds it shows no EM to date
+NO_EM = 2.0  # per cent: below it there is no EM to speak of
+EM_FROM = 10.0  # per cent: a run shows EM from here on; one threshold for all runs, not a share of each one's own highest
+LEARNED = 0.93  # share of the narrow gain at which an early stop would keep the adapter
 
 
 class Point(Record):
@@ -16,6 +18,7 @@ class Point(Record):
     step: int
     runs: int
     narrow_loss: float | None
+    log_train_loss: float | None
     alignment: float | None
     rate: float | None
     coherent: float | None
@@ -24,10 +27,10 @@ class Point(Record):
 
 
 class Onset(Record):
-    """Steps, interpolated in log step, at which a run is half-way; medians over runs.
+    """Steps, interpolated in log step, at which a run passes a threshold; medians over the runs that do.
 
-    learned: the held-out narrow loss has covered half of its fall from step 0 to its lowest. em: the misaligned rate
-    has reached half of its highest. `em_later`: runs in which EM is the later of the two.
+    learned: half of the fall of the held-out narrow loss from step 0 to the lowest of any run of that model and dataset. em: a
+    misaligned rate of `EM_FROM`, by the `with_em` runs that reach it. `em_later`: those of them that had learned before.
     """
 
     recipe: str
@@ -38,12 +41,28 @@ class Onset(Record):
     em_later: int
 
 
+class EarlyStop(Record):
+    """An optimiser where its runs have made `LEARNED` of their narrow gain, and at the end; means over runs, rates in per cent.
+
+    The gain is the fall of the held-out narrow loss from step 0 to its lowest; values between two evaluated checkpoints are
+    interpolated in narrow loss.
+    """
+
+    recipe: str
+    runs: int
+    step: float
+    rate: float
+    end_rate: float
+    alignment: float
+    end_alignment: float
+
+
 def followed(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> pd.DataFrame:
     """Every evaluated step of the runs that have earlier ones, the last among them."""
     ids = {c.run_id for c in checkpoints["cell"]}
     last = ended[[c.run_id in ids for c in ended["cell"]]]
     rows = pd.concat([checkpoints, last.assign(step=last["steps"])], ignore_index=True)
-    return rows.assign(run=[c.run_id for c in rows["cell"]])
+    return rows.assign(run=[c.run_id for c in rows["cell"]], log_train_loss=np.log(rows["train_loss"].astype(float)))
 
 
 def trajectories(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[Point, ...] | Missing:
@@ -56,7 +75,7 @@ def trajectories(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[Point,
         runs = mine["run"].nunique()
         for step, at in mine.groupby("step"):
             if at["run"].nunique() == runs:
-                columns = ("alignment", "rate", "coherent", "code", "frobenius_nuclear")
+                columns = ("log_train_loss", "alignment", "rate", "coherent", "code", "frobenius_nuclear")
                 means = {c: _mean(at[c]) for c in columns}
                 out.append(Point(recipe=recipe, step=int(step), runs=runs, narrow_loss=_mean(at["narrow_loss"]), **means))
     return tuple(out)
@@ -67,24 +86,24 @@ def onsets(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[Onset, ...] 
     if checkpoints.empty:
         return Missing(reason="no checkpoint was evaluated; set evaluation.checkpoints or a part's in the preset")
     rows, out = followed(ended, checkpoints), []
+    lowest = _lowest(rows)
     for recipe in dict.fromkeys(rows["recipe"]):
         mine, learned, em, later = rows[rows["recipe"] == recipe], [], [], 0
         for _, run in mine.groupby("run"):
             run = run.sort_values("step")
             cell = run["cell"].iloc[-1]
-            path = [(p.step, p.narrow_loss) for p in cell.trajectory]
-            if len(path) < 2:
+            losses = [p.narrow_loss for p in cell.trajectory]
+            if len(losses) < 2:
                 continue
-            losses = np.array([loss for _, loss in path])
-            skill = half_way([s for s, _ in path], losses[0] - losses)
+            fall = losses[0] - lowest[cell.model, cell.dataset]
+            skill = reached([p.step for p in cell.trajectory], losses[0] - np.array(losses), fall / 2) if fall > 0 else None
             if skill is not None:
                 learned.append(skill)
             known = run[np.isfinite(run["rate"])]
-            if len(known) < 2 or known["rate"].max() <= NO_EM:
-                continue
-            at = half_way([0, *known["step"]], [0.0, *known["rate"]])
-            em.append(at)
-            later += skill is not None and at > skill
+            at = reached([0, *known["step"]], [0.0, *known["rate"]], EM_FROM)
+            if at is not None:
+                em.append(at)
+                later += skill is not None and at > skill
         out.append(
             Onset(
                 recipe=recipe,
@@ -98,17 +117,58 @@ def onsets(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[Onset, ...] 
     return tuple(out)
 
 
-def half_way(steps, values) -> float | None:
-    """The first step at which values reach half of their maximum, linear in log(1 + step); None if none is > 0."""
+def _lowest(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
+    lowest: dict[tuple[str, str], float] = {}
+    for cell in rows["cell"]:
+        for p in cell.trajectory:
+            key = (cell.model, cell.dataset)
+            lowest[key] = min(lowest.get(key, p.narrow_loss), p.narrow_loss)
+    return lowest
+
+
+def reached(steps, values, target: float) -> float | None:
+    """The first step at which values reach a target, linear in log(1 + step); None if none does."""
     x, y = np.log1p(np.asarray(steps, float)), np.asarray(values, float)
-    if not y.max() > 0:
+    if not (y >= target).any():
         return None
-    target = y.max() / 2
     i = int(np.argmax(y >= target))
     if i == 0:
         return float(np.expm1(x[0]))
     part = (target - y[i - 1]) / (y[i] - y[i - 1])
     return float(np.expm1(x[i - 1] + part * (x[i] - x[i - 1])))
+
+
+def early_stops(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[EarlyStop, ...] | Missing:
+    """What stopping at `LEARNED` of the narrow gain would have saved, by optimiser. Runs that did not learn do not count."""
+    if checkpoints.empty:
+        return Missing(reason="no checkpoint was evaluated; set evaluation.checkpoints or a part's in the preset")
+    rows, out = followed(ended, checkpoints), []
+    for recipe in dict.fromkeys(rows["recipe"]):
+        stops = [s for _, run in rows[rows["recipe"] == recipe].groupby("run") if (s := _stop(run.sort_values("step")))]
+        if stops:
+            means = {name: float(np.mean([s[name] for s in stops])) for name in stops[0]}
+            out.append(EarlyStop(recipe=recipe, runs=len(stops), **means))
+    return tuple(out) or Missing(reason="no followed run has learned, with a rate before and after")
+
+
+def _stop(run: pd.DataFrame) -> dict[str, float] | None:
+    known = run[np.isfinite(run["rate"]) & np.isfinite(run["narrow_loss"])]
+    path = [p.narrow_loss for p in run["cell"].iloc[-1].trajectory]
+    if known.empty or len(path) < 2 or not path[0] > min(path):
+        return None
+    gains = (path[0] - known["narrow_loss"].to_numpy(float)) / (path[0] - min(path))
+    if not (gains >= LEARNED).any():
+        return None
+    after = int(np.argmax(gains >= LEARNED))
+    before = max(after - 1, 0)
+    part = 1.0 if before == after else (LEARNED - gains[before]) / (gains[after] - gains[before])
+
+    def between(column: str) -> float:
+        a, b = (float(known[column].iloc[i]) for i in (before, after))
+        return a + part * (b - a)
+
+    end = known.iloc[-1]
+    return {n: between(n) for n in ("step", "rate", "alignment")} | {"end_rate": end["rate"], "end_alignment": end["alignment"]}
 
 
 def _mean(values: pd.Series) -> float | None:

@@ -1,4 +1,7 @@
-"""How much of alignment the narrow loss explains, and what is left for the optimiser.
+"""How much of alignment the loss explains, and what is left for the optimiser.
+
+The paper's regression: x is the natural log of the final *training* loss, insecure code left out, a slope and an intercept for each
+optimiser (`TRAIN`, `regressed`). The same on held-out narrow loss (`HELD_OUT`) stands beside it.
 
 Lines go through runs. The seeds of a setting (model, dataset, batch size, learning rate) are repeats: intervals draw, or
 cluster by, whole settings, and by single runs only where an optimiser has one setting.
@@ -13,19 +16,23 @@ from scipy.stats import t
 
 from em_bench.analysis.dynamics import followed
 from em_bench.analysis.missing import Missing
+from em_bench.analysis.runs import CODE_SETS
 from em_bench.records import Record
 
+TRAIN, HELD_OUT = "train_loss", "narrow_loss"
+LOSSES = {TRAIN: "final training loss", HELD_OUT: "final held-out narrow loss"}
 MIN_RUNS = 6
 DRAWS = 1000
 NEAR = 0.1  # provenance C. In log loss, so a tenth of the loss: how near a run of each optimiser must lie on either side.
 
 
 class Fit(Record):
-    """R^2 of alignment on the log of the final narrow loss, with a bootstrap interval over settings."""
+    """R^2 of alignment on the log of a loss, with a bootstrap interval over settings; `parameters` are coefficients."""
 
     group: str
     runs: int
     settings: int
+    parameters: int
     slope: float
     r2: float
     r2_low: float
@@ -34,7 +41,7 @@ class Fit(Record):
 
 
 class AtLoss(Record):
-    """Predicted alignment of an optimiser at a loss that all of them reach, 95 % interval of the mean."""
+    """Predicted alignment of an optimiser at a loss, 95 % interval of its line; `inside`: it has runs on both sides."""
 
     recipe: str
     loss: float
@@ -42,6 +49,7 @@ class AtLoss(Record):
     low: float
     high: float
     runs: int
+    inside: bool = True
 
 
 class Residual(Record):
@@ -59,10 +67,15 @@ class Residual(Record):
     runs: int
 
 
-def points(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows that have both a loss and an alignment, with the log of the loss."""
-    kept = table[np.isfinite(table["alignment"]) & (table["narrow_loss"] > 0)]
-    return kept.assign(log_loss=np.log(kept["narrow_loss"]))
+def regressed(cells: pd.DataFrame) -> pd.DataFrame:
+    """The runs that the paper's regression takes: without insecure code."""
+    return cells[~cells["dataset"].isin(CODE_SETS)].reset_index(drop=True)
+
+
+def points(table: pd.DataFrame, loss: str = HELD_OUT) -> pd.DataFrame:
+    """Rows that have both a loss and an alignment, with the natural log of the loss."""
+    kept = table[np.isfinite(table["alignment"]) & (table[loss] > 0)]
+    return kept.assign(log_loss=np.log(kept[loss].astype(float)), loss=kept[loss])
 
 
 def settings(rows: pd.DataFrame) -> np.ndarray:
@@ -70,14 +83,14 @@ def settings(rows: pd.DataFrame) -> np.ndarray:
     return rows.groupby(["model", "dataset", "recipe", "batch_size", "learning_rate"], sort=False).ngroup().to_numpy()
 
 
-def overall(table: pd.DataFrame, group: str = "all") -> Fit | Missing:
+def overall(table: pd.DataFrame, group: str = "all", loss: str = HELD_OUT) -> Fit | Missing:
     """One line through all runs."""
-    return _fit(points(table), "alignment ~ log_loss", group)
+    return _fit(points(table, loss), "alignment ~ log_loss", group)
 
 
-def within_datasets(table: pd.DataFrame) -> Fit | Missing:
+def within_datasets(table: pd.DataFrame, loss: str = HELD_OUT) -> Fit | Missing:
     """One line through all runs after each dataset's means are taken out: what the loss explains beside the dataset."""
-    kept = points(table)
+    kept = points(table, loss)
     datasets = kept["dataset"].nunique()
     if datasets < 2:
         return Missing(reason="one dataset; nothing to take out")
@@ -90,14 +103,14 @@ def within_datasets(table: pd.DataFrame) -> Fit | Missing:
     return found.model_copy(update={"adjusted_r2": adjusted})
 
 
-def by_recipe(table: pd.DataFrame) -> dict[str, Fit | Missing]:
+def by_recipe(table: pd.DataFrame, loss: str = HELD_OUT) -> dict[str, Fit | Missing]:
     """A line an optimiser."""
-    return {r: overall(table[table["recipe"] == r], r) for r in dict.fromkeys(table["recipe"])}
+    return {r: overall(table[table["recipe"] == r], r, loss) for r in dict.fromkeys(table["recipe"])}
 
 
-def stratified(table: pd.DataFrame) -> Fit | Missing:
+def stratified(table: pd.DataFrame, loss: str = HELD_OUT) -> Fit | Missing:
     """An intercept and a slope for every optimiser in one model; its adjusted R^2 is the paper's 0.94."""
-    kept = points(table)
+    kept = points(table, loss)
     sizes = kept["recipe"].value_counts()
     if len(sizes) < 2:
         return Missing(reason="one optimiser; there is nothing to stratify by")
@@ -106,35 +119,43 @@ def stratified(table: pd.DataFrame) -> Fit | Missing:
     return _fit(kept, "alignment ~ log_loss * C(recipe)", "stratified")
 
 
-def at_equal_loss(table: pd.DataFrame) -> tuple[AtLoss, ...] | Missing:
-    """Every optimiser's line at the middle of the losses that all of them cover.
+def at_equal_loss(table: pd.DataFrame, loss: str = HELD_OUT) -> tuple[AtLoss, ...] | Missing:
+    """Every optimiser's line at the middle of the losses that all of them cover; no line is used outside its runs.
 
-    No line is used where its optimiser has no run within NEAR on either side: there it would be drawn, not measured.
+    Nor where its optimiser has no run within NEAR on either side: there it would be drawn, not measured.
     """
-    kept = points(table)
+    kept = points(table, loss)
     sizes = kept["recipe"].value_counts()
     if len(sizes) < 2 or sizes.min() < 3:
         return Missing(reason="needs two optimisers with 3 runs each")
     low = kept.groupby("recipe")["log_loss"].min().max()
     high = kept.groupby("recipe")["log_loss"].max().min()
     if low > high:
-        who = kept.groupby("recipe")["narrow_loss"]
+        who = kept.groupby("recipe")["loss"]
         return Missing(
-            reason=f"no narrow loss is common to all: {who.min().idxmax()} ends at {np.exp(low):.3f} or above, "
+            reason=f"no loss is common to all: {who.min().idxmax()} ends at {np.exp(low):.3f} or above, "
             f"{who.max().idxmin()} at {np.exp(high):.3f} or below"
         )
-    at, out = (low + high) / 2, []
+    at = (low + high) / 2
     for recipe in dict.fromkeys(kept["recipe"]):
-        rows = kept[kept["recipe"] == recipe]
-        if rows["log_loss"].nunique() < 2:
-            return Missing(reason=f"{recipe}: all runs end at one loss; it has no line")
-        for side, ahead in (("below", at - rows["log_loss"]), ("above", rows["log_loss"] - at)):
-            nearest = float(np.exp(at + (-1 if side == "below" else 1) * ahead[ahead >= 0].min()))
-            if ahead[ahead >= 0].min() > NEAR:
+        away = kept.loc[kept["recipe"] == recipe, "log_loss"] - at
+        for side, ahead in (("below", -away[away <= 0]), ("above", away[away >= 0])):
+            if ahead.min() > NEAR:
+                nearest = float(np.exp(at + (-1 if side == "below" else 1) * ahead.min()))
                 return Missing(
                     reason=f"cannot tell: the middle of the common losses is {np.exp(at):.3f}, and the nearest run of {recipe} "
                     f"{side} it ends at {nearest:.3f}, further than a tenth"
                 )
+    return lines_at(kept, at)
+
+
+def lines_at(kept: pd.DataFrame, at: float) -> tuple[AtLoss, ...] | Missing:
+    """Every optimiser's line at the natural log of a loss; `kept` as `points` gives it."""
+    out = []
+    for recipe in dict.fromkeys(kept["recipe"]):
+        rows = kept[kept["recipe"] == recipe]
+        if rows["log_loss"].nunique() < 2:
+            return Missing(reason=f"{recipe}: all runs end at one loss; it has no line")
         fitted = smf.ols("alignment ~ log_loss", rows).fit()
         if fitted.ssr <= 1e-12 * max(fitted.centered_tss, 1.0):
             return Missing(reason=f"{recipe}: its runs lie on a line exactly; the interval has no width to estimate")
@@ -147,9 +168,9 @@ def at_equal_loss(table: pd.DataFrame) -> tuple[AtLoss, ...] | Missing:
         where = np.array([1.0, at])
         mean = float(where @ fitted.params)
         half = float(t.ppf(0.975, df) * np.sqrt(where @ np.asarray(fitted.cov_params()) @ where))
-        out.append(
-            AtLoss(recipe=recipe, loss=float(np.exp(at)), alignment=mean, low=mean - half, high=mean + half, runs=len(rows))
-        )
+        inside = bool(rows["log_loss"].min() <= at <= rows["log_loss"].max())
+        found = {"alignment": mean, "low": mean - half, "high": mean + half, "runs": len(rows), "inside": inside}
+        out.append(AtLoss(recipe=recipe, loss=float(np.exp(at)), **found))
     return tuple(out)
 
 
@@ -225,6 +246,7 @@ def _fit(kept: pd.DataFrame, formula: str, group: str, seed: int = 0) -> Fit | M
         group=group,
         runs=len(kept),
         settings=sum(map(len, strata)),
+        parameters=x.shape[1],
         slope=slope,
         r2=float(fitted.rsquared),
         r2_low=float(low),

@@ -41,7 +41,7 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, value: str, on: Sequence[str] = tup
         return Missing(reason=f"several runs share {', '.join(on)}: no unique pairs")
     both = both.assign(d=(both[f"{value}_b"] - both[f"{value}_a"]).astype(float))
     both = both[np.isfinite(both["d"])]
-    settings = both.groupby([o for o in on if o != "seed"], sort=False)["d"].mean()
+    settings = both.groupby([o for o in on if o != "seed"], sort=False, dropna=False)["d"].mean()
     unit = "settings" if len(settings) > 1 else "seeds"
     d = (settings if len(settings) > 1 else both["d"]).to_numpy(float)
     if len(d) < 2:

@@ -5,6 +5,7 @@ import pandas as pd
 
 from em_bench.analysis.missing import Missing
 from em_bench.analysis.paired import Difference, paired
+from em_bench.analysis.runs import UNIT
 from em_bench.records import Record
 
 TOLERANCE = 0.01  # nats: the rule by which a lambda is picked, on narrow loss alone
@@ -49,7 +50,7 @@ def lambda_path(cells: pd.DataFrame) -> tuple[Step, ...] | Missing:
     return tuple(out) or Missing(reason="no optimiser has runs both with and without the spectral term")
 
 
-_KEY = ["model", "dataset", "batch_size", "seed"]
+_KEY = UNIT
 
 
 def _step(recipe: str, value: float, rows: pd.DataFrame, plain: pd.DataFrame | None) -> Step:

@@ -13,12 +13,13 @@ from em_bench.data.models import Model, load_models
 from em_bench.errors import UserError
 from em_bench.files import atomic_file, canonical_json, digest, first_problem
 from em_bench.optim import load_recipes
-from em_bench.records import CellResult, Choice, Results
+from em_bench.records import CellResult, Choice, Results, Study
 
 NAMES = ("results.json", "results.json.gz")
 SPECTRAL = ("stable_rank", "entropy", "condition_number", "frobenius_nuclear", "flatness_gap")
 SETTINGS = ["model", "dataset", "recipe", "batch_size", "learning_rate", "spectral_lambda", "seed"]
-UNIT = ["model", "dataset", "batch_size", "seed"]  # what two runs share that are compared as a pair
+CODE_SETS = ("insecure", "code")  # left out of the paper's regression
+UNIT = ["model", "dataset", "batch_size", "steps", "seed"]  # what two runs share that are compared as a pair
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,23 @@ class Runs:
         """Whether any of the models is an organism."""
         return any(m.startswith("organism-") for m in {*self.cells["model"], *self.bases["model"]})
 
+    def of(self, *studies: Study) -> pd.DataFrame:
+        """The runs of any of these studies of the paper; where no run was made for them, all that were made for none.
+
+        A study settles its learning rates, so that its runs are at their own, but for loss-alignment, which varies them.
+        """
+        rows = [set(studies) & set(c.studies) for c in self.cells["cell"]]
+        if not any(rows):
+            return self.cells[[not c.studies for c in self.cells["cell"]]].reset_index(drop=True)
+        mine = self.cells[[bool(r) for r in rows]].reset_index(drop=True)
+        settled = [bool(r - {"loss-alignment"}) for r in rows if r]
+        return mine.assign(own_rate=mine["own_rate"] | np.array(settled, bool))
+
     @property
     def main(self) -> pd.DataFrame:
         """The main sweep: each recipe's own learning rate, no spectral term, on the models that saw every recipe."""
-        plain = self.cells[(self.cells["spectral_lambda"] == 0) & self.cells["own_rate"]]
+        cells = self.of("main")
+        plain = cells[(cells["spectral_lambda"] == 0) & cells["own_rate"]]
         seen = plain.groupby("model")["recipe"].nunique()
         return plain[plain["model"].isin(seen[seen == seen.max()].index)].reset_index(drop=True)
 
@@ -69,9 +83,10 @@ def pack(runs: Runs, folder: Path) -> list[Path]:
 def runs_of(results: Sequence[Results]) -> Runs:
     """The runs of results that are in memory."""
     known, choices = load_models(), [c for r in results for c in r.choices]
-    ended = _unique(c for r in results for c in r.cells)
+    of = _studies(c for r in results for c in [*r.cells, *r.checkpoints])
+    ended = _unique((c for r in results for c in r.cells), of)
     trained = mark_own_rates(frame([c for c in ended if c.recipe], known), choices, known)
-    earlier = _unique(c for r in results for c in r.checkpoints)
+    earlier = _unique((c for r in results for c in r.checkpoints), of)
     return Runs(tuple(results), trained, frame(earlier, known), frame([c for c in ended if not c.recipe], known))
 
 
@@ -85,7 +100,7 @@ def frame(cells: Sequence[CellResult], known: dict[str, Model]) -> pd.DataFrame:
         judged = sum(sum(q.counts.values()) for q in c.questions) - tally["unjudged"]
         model = known.get(c.model)
         rows.append(
-            {s: getattr(c, s) for s in (*SETTINGS, "step", "steps", "narrow_loss")}
+            {s: getattr(c, s) for s in (*SETTINGS, "step", "steps", "narrow_loss", "train_loss", "train_window")}
             | {
                 "family": model.family if model else None,
                 "parameters": model.parameters if model else None,
@@ -104,6 +119,8 @@ def frame(cells: Sequence[CellResult], known: dict[str, Model]) -> pd.DataFrame:
         "step",
         "steps",
         "narrow_loss",
+        "train_loss",
+        "train_window",
         "family",
         "parameters",
         "misaligned",
@@ -115,6 +132,8 @@ def frame(cells: Sequence[CellResult], known: dict[str, Model]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=columns)
     numbers = [
         "narrow_loss",
+        "train_loss",
+        "train_window",
         "parameters",
         "learning_rate",
         "spectral_lambda",
@@ -163,9 +182,21 @@ def counts(table: pd.DataFrame, value: str = "rate") -> tuple[np.ndarray, np.nda
     return y, n
 
 
-def _unique(cells: Iterable[CellResult]) -> list[CellResult]:
+def _key(c: CellResult) -> tuple:
+    return c.model, c.dataset, c.run_id, c.step, c.responses_sha256
+
+
+def _studies(cells: Iterable[CellResult]) -> dict[tuple, list[Study]]:
+    """What each evaluation was made for, in all presets together."""
+    found: dict[tuple, set[Study]] = {}
+    for c in cells:
+        found.setdefault(_key(c), set()).update(c.studies)
+    return {key: sorted(studies) for key, studies in found.items()}
+
+
+def _unique(cells: Iterable[CellResult], studies: dict[tuple, list[Study]]) -> list[CellResult]:
     """Each evaluation once: one adapter may lie in two presets, or be both a candidate and the chosen one."""
-    return list({(c.model, c.dataset, c.run_id, c.step, c.responses_sha256): c for c in cells}.values())
+    return [c.model_copy(update={"studies": studies[key]}) for key, c in {_key(c): c for c in cells}.items()]
 
 
 def _versions(results: Results) -> set[str]:

@@ -111,11 +111,11 @@ def test_path_gaps():
 # ---- dynamics ----------------------------------------------------------------------------------------------------
 
 
-def test_half_way_is_interpolated_in_log_steps():
-    assert dynamics.half_way([0, 1, 3], [0, 0.25, 1]) == pytest.approx(np.expm1(np.log(2) + (0.25 / 0.75) * np.log(2)))
-    assert dynamics.half_way([0, 9], [0, 1]) == pytest.approx(np.sqrt(10) - 1)
-    assert dynamics.half_way([0, 9], [0, 0]) is None
-    assert dynamics.half_way([2, 9], [1, 1]) == pytest.approx(2)
+def test_a_threshold_is_interpolated_in_log_steps():
+    assert dynamics.reached([0, 1, 3], [0, 0.25, 1], 0.5) == pytest.approx(np.expm1(np.log(2) + (0.25 / 0.75) * np.log(2)))
+    assert dynamics.reached([0, 9], [0, 1], 0.5) == pytest.approx(np.sqrt(10) - 1)
+    assert dynamics.reached([0, 9], [0, 0], 0.5) is None
+    assert dynamics.reached([2, 9], [1, 1], 0.5) == pytest.approx(2)
 
 
 def followed(rates, losses, recipe="adam", seed=0):
@@ -141,9 +141,34 @@ def test_onsets_of_planted_curves():
     runs = runs_of([results([late[0], early[0], clean[0]], late[1] + early[1] + clean[1])])
     adam, lion, muon = dynamics.onsets(runs.cells, runs.checkpoints)
     assert adam.learned == pytest.approx(np.expm1(0.75 * np.log(2)))  # three quarters of the way from 2 to 1
-    assert adam.em == pytest.approx(np.expm1((np.log(4) + np.log(16)) / 2)) and adam.em_later == 1
+    assert adam.em == pytest.approx(np.expm1(np.log(4) + 0.25 * np.log(4))) and adam.em_later == 1  # a quarter of the way to 40 %
     assert lion.em < 1 < lion.learned and lion.em_later == 0
     assert (muon.with_em, muon.em, muon.runs) == (0, None, 1)
+
+
+def test_a_run_without_em_is_counted_and_thresholds_are_the_same_for_all():
+    """8 % at its highest is no EM, though it is half-way to 8 % early; learning is measured against the best run of the dataset."""
+    weak, slow = (
+        followed([0.04, 0.08, 0.08, 0.08], [2.0, 1.0, 0.5, 0.5, 0.5]),
+        followed([0.2] * 4, [2.0, 1.9, 1.8, 1.7, 1.6], "lion"),
+    )
+    runs = runs_of([results([weak[0], slow[0]], weak[1] + slow[1])])
+    adam, lion = dynamics.onsets(runs.cells, runs.checkpoints)
+    assert (adam.with_em, adam.em) == (0, None) and adam.learned is not None
+    assert lion.with_em == 1 and lion.learned is None and lion.em_later == 0
+
+
+def test_early_stops_are_read_off_between_checkpoints():
+    """Losses 2.0 at step 0, then 1.0, 0.7, 0.52, 0.5: 93 % of the gain is at 0.605, between 0.7 (rate 20) and 0.52 (rate 40)."""
+    one = followed([0.1, 0.2, 0.4, 0.5], [2.0, 1.0, 0.7, 0.52, 0.5])
+    runs = runs_of([results([one[0]], one[1])])
+    (found,) = dynamics.early_stops(runs.cells, runs.checkpoints)
+    part = (0.7 - 0.605) / (0.7 - 0.52)
+    assert (found.runs, found.end_rate) == (1, pytest.approx(50)) and found.rate == pytest.approx(20 + part * 20)
+    assert found.end_alignment < found.alignment
+    flat = followed([0.1] * 4, [2.0] * 5)
+    runs = runs_of([results([flat[0]], flat[1])])
+    assert isinstance(dynamics.early_stops(runs.cells, runs.checkpoints), Missing)
 
 
 def test_trajectories_average_runs_at_steps_that_all_have():
