@@ -137,16 +137,25 @@ def at_equal_loss(table: pd.DataFrame, loss: str = HELD_OUT) -> tuple[AtLoss, ..
             f"{who.max().idxmin()} at {np.exp(high):.3f} or below"
         )
     at = (low + high) / 2
+    if reason := unsupported(kept, at):
+        return Missing(reason=reason)
+    return lines_at(kept, at)
+
+
+def unsupported(kept: pd.DataFrame, at: float) -> str | None:
+    """Why not every optimiser has runs within NEAR of the natural log of a loss, on both sides of it."""
     for recipe in dict.fromkeys(kept["recipe"]):
         away = kept.loc[kept["recipe"] == recipe, "log_loss"] - at
         for side, ahead in (("below", -away[away <= 0]), ("above", away[away >= 0])):
+            if ahead.empty:
+                return f"cannot tell: {recipe} has no run {side} a loss of {np.exp(at):.3f}"
             if ahead.min() > NEAR:
                 nearest = float(np.exp(at + (-1 if side == "below" else 1) * ahead.min()))
-                return Missing(
-                    reason=f"cannot tell: the middle of the common losses is {np.exp(at):.3f}, and the nearest run of {recipe} "
+                return (
+                    f"cannot tell: the loss to compare at is {np.exp(at):.3f}, and the nearest run of {recipe} "
                     f"{side} it ends at {nearest:.3f}, further than a tenth"
                 )
-    return lines_at(kept, at)
+    return None
 
 
 def lines_at(kept: pd.DataFrame, at: float) -> tuple[AtLoss, ...] | Missing:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from scipy.stats import t
 
-Verdict = Literal["reproduces", "does not", "cannot tell"]
+Verdict = Literal["reproduces", "does not", "cannot tell", "same sign on the organism", "other sign on the organism"]
 Rule = Callable[[float, float], Verdict]
 
 POWER, STUDIES, MOST = 0.8, 2000, 20_000

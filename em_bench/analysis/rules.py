@@ -7,7 +7,19 @@ import pandas as pd
 
 from em_bench.analysis.paper import FACTS, Fact
 from em_bench.analysis.power import MOST, Rule, Verdict, units_needed
-from em_bench.records import Provenance, Record
+from em_bench.records import Provenance, Record, Study
+
+
+class Claim(Record):
+    """A finding of the paper as it is asked here: the rule in words, and what runs must be before the rule is applied.
+
+    `needs` are names of `em_bench.analysis.needs`. The study and the paper's number are those of `FACTS[id]`.
+    """
+
+    id: str
+    claim: str
+    rule: str
+    needs: tuple[str, ...] = ()
 
 
 class Finding(Record):
@@ -15,8 +27,10 @@ class Finding(Record):
     true; where the runs already have as many, the same at the effect that they show."""
 
     id: str
+    study: Study
     claim: str
     rule: str
+    needs: tuple[str, ...]
     paper: str
     paper_protocol: str
     provenance: Provenance
@@ -80,9 +94,7 @@ def around(target: float, widest: float) -> Rule:
 
 
 def decided(
-    name: str,
-    claim: str,
-    rule_text: str,
+    claim: Claim,
     rule: Rule,
     interval: tuple[float, float, float],
     ours: str,
@@ -94,52 +106,28 @@ def decided(
     show: Callable[[float], float] = float,
 ) -> Finding:
     """`interval` is (value, low, high) on the rule's scale; `show` brings it to the reader's; `sd` is of a unit."""
-    fact, (value, low, high) = FACTS[name], interval
+    value, low, high = interval
     verdict, needed = rule(low, high), ""
     if verdict == "cannot tell":
-        found, at = units_needed(rule, fact.number if truth is None else truth, sd), ""
+        found, at = units_needed(rule, FACTS[claim.id].number if truth is None else truth, sd), ""
         if found is not None and found <= n:
             found, at = units_needed(rule, value, sd), ", at our effect"
         needed = f"{found if found else f'more than {MOST}'} {units}{at} (has {n})"
     why = {"reproduces": "the interval meets the rule", "does not": "the interval contradicts the rule"}.get(
         verdict, "the interval is too wide"
     )
-    return made(
-        name,
-        fact,
-        claim,
-        rule_text,
-        ours,
-        rows,
-        verdict,
-        why,
-        needed,
-        value=show(value),
-        low=show(low),
-        high=show(high),
-    )
+    return made(claim, ours, rows, verdict, why, needed, value=show(value), low=show(low), high=show(high))
 
 
-def unknown(name: str, claim: str, rule_text: str, rows: pd.DataFrame, reason: str, needed: str = "") -> Finding:
-    return made(name, FACTS[name], claim, rule_text, "no number", rows, "cannot tell", reason, needed)
+def unknown(claim: Claim, rows: pd.DataFrame, reason: str, needed: str = "") -> Finding:
+    return made(claim, "no number", rows, "cannot tell", reason, needed)
 
 
-def made(
-    name: str,
-    fact: Fact,
-    claim: str,
-    rule: str,
-    ours: str,
-    rows: pd.DataFrame,
-    verdict: Verdict,
-    why: str,
-    needed: str,
-    **numbers,
-) -> Finding:
+def made(claim: Claim, ours: str, rows: pd.DataFrame, verdict: Verdict, why: str, needed: str, **numbers) -> Finding:
+    fact: Fact = FACTS[claim.id]
     return Finding(
-        id=name,
-        claim=claim,
-        rule=rule,
+        **claim.model_dump(),
+        study=fact.study,
         paper=fact.text,
         paper_protocol=fact.protocol,
         provenance=fact.provenance,

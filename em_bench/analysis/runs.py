@@ -43,8 +43,8 @@ class Runs:
         """
         rows = [set(studies) & set(c.studies) for c in self.cells["cell"]]
         if not any(rows):
-            return self.cells[[not c.studies for c in self.cells["cell"]]].reset_index(drop=True)
-        mine = self.cells[[bool(r) for r in rows]].reset_index(drop=True)
+            return self.cells[np.array([not c.studies for c in self.cells["cell"]], bool)].reset_index(drop=True)
+        mine = self.cells[np.array([bool(r) for r in rows])].reset_index(drop=True)
         settled = [bool(r - {"loss-alignment"}) for r in rows if r]
         return mine.assign(own_rate=mine["own_rate"] | np.array(settled, bool))
 

@@ -12,6 +12,7 @@ from em_bench.records import Record
 
 EXACT = 50_000  # most rearrangements that are counted one by one
 SAMPLED = 20_000
+FROM = 0.9e9  # parameters: claims of scale about open models are made from 1B up; organisms are all far below
 
 
 class ModelRate(Record):
@@ -43,7 +44,9 @@ def scale(cells: pd.DataFrame, recipe: str = "adam") -> Trend | Missing:
     """Rates by size of the runs at lambda 0 and the recipe's own rate, on the settings that all models share."""
     rows = cells[(cells["recipe"] == recipe) & (cells["spectral_lambda"] == 0) & cells["own_rate"] & (cells["valued"] > 0)]
     unsized = sorted({m for m, size in zip(rows["model"], rows["parameters"], strict=True) if not np.isfinite(size)})
-    rows = rows[np.isfinite(rows["parameters"])]
+    below = (rows["parameters"] < FROM) & ~rows["model"].str.startswith("organism-")
+    unsized = sorted({*unsized, *rows.loc[below, "model"]})
+    rows = rows[np.isfinite(rows["parameters"]) & ~below]
     if rows["model"].nunique() < 2:
         return Missing(reason=f"{rows['model'].nunique()} models of known size under {recipe}; a trend needs 2")
     keys = list(zip(rows["dataset"], rows["batch_size"], strict=True))

@@ -89,13 +89,14 @@ def report(
         )
     else:
         table = Table(box=box.SIMPLE)
-        for name in ("finding", "paper", "ours", "verdict", "to tell"):
+        for name in ("finding", "study", "paper", "ours", "verdict", "to tell"):
             table.add_column(name)
         for f in written.findings:
             table.add_row(
                 f.claim,
+                f.study,
                 f"{f.paper} ({f.provenance})",
-                f.ours if f.value is not None else f"{f.ours}: {f.why}",
+                f"{f.ours}: {f.why}" if f.verdict == "cannot tell" else f.ours,
                 f.verdict,
                 f.needed,
             )

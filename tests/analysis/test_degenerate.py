@@ -62,15 +62,15 @@ CASES = {
     "one optimiser": (
         [c for c in WHOLE if c.recipe == "lion"],
         [],
-        (MARGINALS - {"marginal-recipe"}) | TESTS | SPECTRA | {"spread", "loss-r2", "flatness"},
+        (MARGINALS - {"marginal-recipe"}) | TESTS | SPECTRA | {"spread", "loss-r2-held-out", "flatness"},
     ),
     "two runs": ([cell("adam"), cell("lion", rate=0.5)], [], {"marginal-recipe"} | SPECTRA),
-    "all rates zero": (ZERO, earlier(ZERO), MARGINALS | SPECTRA | FOLLOWED),
+    "all rates zero": (ZERO, earlier(ZERO), MARGINALS | SPECTRA | FOLLOWED | {"early-stop"}),
     "all rates one": (factorial(lambda *k: 1.0, **LOSSES), [], MARGINALS | SPECTRA),
     "one question": (
         factorial(noisy, questions=1, samples=100, **LOSSES),
         [],
-        MARGINALS | SPECTRA | TESTS - {"mixed"} | {"loss-r2", "flatness", "equal-loss", "scale"},
+        MARGINALS | SPECTRA | TESTS - {"mixed"} | {"loss-r2-held-out", "flatness", "equal-loss", "scale"},
     ),
     "no answer is coherent": (outcome(WHOLE, "incoherent"), [], SPECTRA),
     "no answer is judged": (outcome(WHOLE, "unjudged"), [], SPECTRA),
@@ -102,7 +102,7 @@ def holds_numbers(table):
 @pytest.mark.parametrize("cells, checkpoints, expected", CASES.values(), ids=CASES.keys())
 def test_only_the_tables_that_can_have_numbers_have_them(cells, checkpoints, expected):
     tables = all_tables(runs_of([results(cells, checkpoints)]))
-    assert {t.id for t in tables if holds_numbers(t)} == expected
+    assert {t.id for t in tables if holds_numbers(t)} - {"equal-training-loss"} == expected  # which always has the paper's
     assert all(t.gap or t.rows for t in tables)
     for name, text in quotable(tables).items():
         assert not re.search(r"\b(nan|inf|None)\b", text), name

@@ -1,6 +1,8 @@
 """Verdicts on planted effects, sample sizes against a closed form, and gaps that stay gaps."""
 
 import re
+from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from statsmodels.stats.power import TTestPower
 from synthetic import RECIPES, cell, factorial, results
 
 from em_bench.analysis import power
-from em_bench.analysis.claims import findings
+from em_bench.analysis.claims import CLAIMS, REMOVED, findings
+from em_bench.analysis.needs import NEEDS
 from em_bench.analysis.paper import FACTS, OPTIMISERS, SIZES
 from em_bench.analysis.rules import above, around, below, inside
 from em_bench.analysis.runs import runs_of
@@ -16,15 +19,39 @@ from em_bench.analysis.runs import runs_of
 PAPERS = {"sgd": 0.05, "adam": 0.14, "adamw": 0.14, "lion": 0.37, "muon": 0.053}
 
 
+MODELS = ("Qwen3-8B", "Qwen3-14B-like")
+NEEDED = {
+    "lion-adam": ("matched narrow loss", "coherent answers"),
+    "muon-adam": ("matched narrow loss", "coherent answers"),
+    "spread": ("open models", "the paper's four optimisers", "matched narrow loss", "coherent answers"),
+    "qwen3-4b": ("open models", "the paper's four optimisers"),
+    "lion-code": (),
+    "loss-r2": (),
+    "stratified-r2": (),
+    "sgd-lowest": (),
+    "batch-size": ("equal epochs", "16-fold batch sizes"),
+    "shared-early": (),
+    "part-late": (),
+    "loss-order": (),
+    "term-adam": ("coherent answers",),
+    "term-lion": ("coherent answers",),
+    "term-muon": ("coherent answers",),
+    "term-sgd": ("coherent answers",),
+    "code-clean": ("EM without the term", "coherent answers"),
+}
+
+
 def of(cells, checkpoints=()):
     return {f.id: f for f in findings(runs_of([results(cells, checkpoints)]))}
 
 
-def world(rates, gains=None, code_share=0.0, seed=0, term=True):
-    """A sweep with these rates an optimiser, the term gaining `gains` points, noise of two points a run."""
+def world(rates, gains=None, code_share=0.0, seed=0, models=MODELS):
+    """The main sweep with these rates an optimiser, the term gaining `gains` points, noise of two points a run."""
     rng = np.random.default_rng(seed)
     options = {"questions": 40, "samples": 20}
-    cells = factorial(lambda r, *k: rates[r] + rng.normal(0, 0.02), loss=lambda *k: 0.5 + rng.uniform(0, 0.1), **options)
+    cells = factorial(
+        lambda r, *k: rates[r] + rng.normal(0, 0.02), models=models, loss=lambda *k: 0.5 + rng.uniform(0, 0.04), **options
+    )
     if code_share:
         cells = [
             c.model_copy(update={"questions": [q.model_copy(update={"code": round(20 * code_share)}) for q in c.questions]})
@@ -32,63 +59,52 @@ def world(rates, gains=None, code_share=0.0, seed=0, term=True):
             else c
             for c in cells
         ]
+    cells = [c.model_copy(update={"studies": ["dynamics"] if c.recipe == "sgd" else ["dynamics", "main"]}) for c in cells]
     for recipe, gain in (gains or {}).items():
         for c in [c for c in cells if c.recipe == recipe and not c.spectral_lambda]:
             rate = np.clip(c.score.overall.misaligned_rate.value - gain / 100 + rng.normal(0, 0.01), 0, 1)
             loss = c.narrow_loss + 0.004 + rng.normal(0, 0.001)
-            cells.append(
-                cell(
-                    recipe,
-                    c.model,
-                    c.dataset,
-                    c.batch_size,
-                    c.seed,
-                    spectral_lambda=1.0,
-                    rate=rate,
-                    loss=loss,
-                    **options,
-                )
-            )
+            on = cell(recipe, c.model, c.dataset, c.batch_size, c.seed, spectral_lambda=1.0, rate=rate, loss=loss, **options)
+            cells.append(on.model_copy(update={"studies": ["regularisation"]}))
     return cells
 
 
+def test_the_list_of_findings_and_what_each_needs():
+    """A finding that compares unlike things must not come back: those of before are named with the reason."""
+    assert {c.id: c.needs for c in CLAIMS} == NEEDED and set(FACTS) == set(NEEDED)
+    assert not set(REMOVED) & set(NEEDED) and {"adamw-adam", "optimiser-size"} < set(REMOVED)
+    assert {need for needs in NEEDED.values() for need in needs} == set(NEEDS)
+    studies = {name: FACTS[name].study for name in NEEDED}
+    assert Counter(studies.values()) == {"main": 5, "loss-alignment": 4, "dynamics": 3, "regularisation": 5}
+
+
+GAINS = {"adam": 6.6, "lion": 8.0, "muon": 2.1, "sgd": -3.5}
+PLANTED = ["lion-adam", "muon-adam", "spread", *(f"term-{r}" for r in GAINS), "lion-code"]
+
+
 def test_a_world_like_the_papers_reproduces():
-    found = of(world(PAPERS, {"adam": 6.6, "lion": 8.0, "muon": 2.1, "sgd": -3.5}, code_share=0.45))
-    expected = [
-        "lion-adam",
-        "muon-adam",
-        "adamw-adam",
-        "spread",
-        "optimiser-size",
-        "term-adam",
-        "term-lion",
-        "term-muon",
-        "term-sgd",
-        "lion-code",
-    ]
-    assert {n: found[n].verdict for n in expected} == dict.fromkeys(expected, "reproduces")
+    found = of(world(PAPERS, GAINS, code_share=0.45))
+    assert {n: found[n].verdict for n in PLANTED} == dict.fromkeys(PLANTED, "reproduces")
     assert found["lion-adam"].value == pytest.approx(23, abs=1.5)
     assert found["spread"].low < 7 < found["spread"].high
-    assert found["stratified-r2"].verdict == "reproduces"  # all variance lies between optimisers
-    assert found["loss-r2"].verdict == "does not"  # the planted loss explains nothing
     assert found["qwen3-4b"].verdict == "cannot tell" and found["qwen3-4b"].value is None
+
+
+def test_the_same_on_organisms_is_the_same_sign_and_no_level():
+    found = of(world(PAPERS, GAINS, code_share=0.45, models=("organism-qwen3", "organism-qwen3-small")))
+    signs = [n for n in PLANTED if n != "spread"]
+    assert {n: found[n].verdict for n in signs} == dict.fromkeys(signs, "same sign on the organism")
+    assert found["spread"].verdict == "cannot tell" and "which an organism's do not stand for" in found["spread"].why
 
 
 def test_an_opposite_world_does_not():
     rates = {"sgd": 0.05, "adam": 0.3, "adamw": 0.5, "lion": 0.1, "muon": 0.4}
-    found = of(world(rates, {"adam": -6.6, "lion": -8.0, "muon": -5, "sgd": 3.5}))
-    names = [
-        "lion-adam",
-        "muon-adam",
-        "adamw-adam",
-        "term-adam",
-        "term-lion",
-        "term-muon",
-        "term-sgd",
-        "code-clean",
-        "lion-code",
-    ]
+    gains = {"adam": -6.6, "lion": -8.0, "muon": -5, "sgd": 3.5}
+    names = ["lion-adam", "muon-adam", *(f"term-{r}" for r in gains), "code-clean", "lion-code"]
+    found = of(world(rates, gains))
     assert {n: found[n].verdict for n in names} == dict.fromkeys(names, "does not")
+    found = of(world(rates, gains, models=("organism-qwen3", "organism-qwen3-small")))
+    assert {n: found[n].verdict for n in names} == dict.fromkeys(names, "other sign on the organism")
 
 
 def test_optimisers_that_did_not_learn_are_not_compared():
@@ -97,16 +113,99 @@ def test_optimisers_that_did_not_learn_are_not_compared():
         for c in world({**PAPERS, "lion": 0.01})
     ]
     found = of(cells)
-    for name in ("lion-adam", "muon-adam", "spread", "optimiser-size"):
-        assert found[name].verdict == "cannot tell" and "nats apart" in found[name].why
-        assert found[name].needed == "runs at matched loss" and found[name].value is not None
-    assert found["adamw-adam"].verdict == "reproduces"
+    for name in ("lion-adam", "muon-adam", "spread"):
+        assert found[name].verdict == "cannot tell" and "nats apart" in found[name].why and found[name].value is not None
 
 
-def test_a_clean_code_dataset_is_seen():
-    rates = {**PAPERS, "adam": 0.0}
-    found = of([c for c in world(rates, {"adam": 3.0, "lion": 1.0}) if c.recipe in ("adam", "lion")])
-    assert found["code-clean"].value < 3
+def test_a_broken_model_is_not_compared():
+    """Lion has 80 % coherent answers, the others all: the misaligned rate among the coherent says nothing of it."""
+
+    def broken(c):
+        counts = [q.model_copy(update={"counts": {**q.counts, "incoherent": 5}}) for q in c.questions]
+        return c.model_copy(update={"questions": counts}) if c.recipe == "lion" else c
+
+    found = of([broken(c) for c in world(PAPERS, GAINS)])
+    for name in ("lion-adam", "spread", "term-lion"):
+        assert found[name].verdict == "cannot tell" and "the model is broken" in found[name].why
+    assert found["muon-adam"].verdict == found["term-adam"].verdict == "reproduces"
+
+
+def test_what_was_not_there_is_not_removed():
+    """Adam shows 1 % on code without the term: that the term leaves none is no finding."""
+    found = of(world({**PAPERS, "adam": 0.01}, {"adam": 1.0}))["code-clean"]
+    assert found.verdict == "cannot tell" and "nothing to remove" in found.why
+    there = of(world({**PAPERS, "adam": 0.2}, {"adam": 20.0}))["code-clean"]
+    assert there.verdict == "reproduces" and there.value < 2
+
+
+def batches(small=2, large=32, steps=(896, 56), drop=10.0):
+    """Runs of the loss-alignment study that differ in their batch size alone."""
+    rng, out = np.random.default_rng(5), []
+    for dataset, (batch, n) in product(("medical", "finance", "sports"), zip((small, large), steps, strict=True)):
+        for rate in (1e-4, 3e-4, 1e-3):
+            made = cell(
+                dataset=dataset, batch_size=batch, learning_rate=rate, model="Qwen3-8B", samples=20,
+                rate=0.3 + (batch == small) * drop / 100 + rng.normal(0, 0.02),
+            )  # fmt: skip
+            out.append(made.model_copy(update={"steps": n, "studies": ["loss-alignment"]}))
+    return out
+
+
+def test_batch_sizes_are_compared_at_equal_epochs_and_sixteen_fold():
+    found = of(batches())["batch-size"]
+    assert found.verdict == "reproduces" and found.value == pytest.approx(-10, abs=2)
+    assert "unequal numbers of rows" in of(batches(steps=(60, 60)))["batch-size"].why
+    assert "not 16-fold" in of(batches(small=8, steps=(224, 56)))["batch-size"].why
+
+
+def along(offsets, seed=0, noise=0.3, ends=None):
+    """Runs of the dynamics study on one curve through ln loss, an optimiser departing from it by its offset late in training."""
+    rng, ended, early = np.random.default_rng(seed), [], []
+    for recipe, offset in offsets.items():
+        for dataset in ("medical", "finance", "sports", "code"):
+            shift = rng.normal(0, 0.5)
+            for step, x in ((2, 1.0), (8, 0.7), (20, 0.4), (None, (ends or {}).get(recipe, -0.2))):
+                alignment = 70 + 15 * x + shift + (offset if step is None else 0) + rng.normal(0, noise)
+                made = cell(recipe, dataset=dataset, model="Qwen3-8B", step=step, samples=1000, questions=1,
+                            misaligned=[round(1000 - 10 * alignment)])  # fmt: skip
+                made = made.model_copy(update={"train_loss": float(np.exp(x)), "studies": ["dynamics"]})
+                (ended if step is None else early).append(made)
+    return ended, early
+
+
+def test_curves_that_part_late():
+    found = of(*along({"adam": 0, "lion": -8, "muon": 3}))
+    assert found["shared-early"].verdict == found["part-late"].verdict == "reproduces"
+    assert found["part-late"].value == pytest.approx(11, abs=1.5)
+    same = of(*along({"adam": 0, "lion": 3, "muon": -8}))
+    assert same["part-late"].verdict == "does not"
+
+
+def test_the_order_of_losses_and_of_alignments():
+    """Lion ends at the higher loss and the lower alignment; then all optimisers on one curve, where loss predicts the order."""
+    against = of(*along({"adam": 0, "lion": -12, "muon": 3}, ends={"muon": -0.2, "adam": -0.1, "lion": 0.1}))["loss-order"]
+    assert against.verdict == "reproduces" and against.value < 0
+    along_one = of(*along({"adam": 0, "lion": 0, "muon": 0}, ends={"muon": -0.6, "adam": -0.2, "lion": 0.2}))["loss-order"]
+    assert along_one.verdict == "does not" and along_one.value == 1
+
+
+def lines(sgd):
+    rng, out = np.random.default_rng(3), []
+    for recipe, (at, slope) in {"sgd": (sgd, 50), "adam": (78, 70), "lion": (72, 78)}.items():
+        for i, x in enumerate(np.linspace(0.1, 0.8, 8)):
+            alignment = at + slope * (x - 0.5) + rng.normal(0, 0.5)
+            made = cell(recipe, dataset=f"d{i}", model="Qwen3-8B", questions=1, samples=1000,
+                        misaligned=[round(1000 - 10 * np.clip(alignment, 0, 100))])  # fmt: skip
+            out.append(made.model_copy(update={"train_loss": float(np.exp(x)), "studies": ["loss-alignment"]}))
+    return out
+
+
+def test_sgd_against_the_next_lowest_at_one_training_loss():
+    found = of(lines(sgd=66))["sgd-lowest"]
+    assert found.verdict == "reproduces" and found.value == pytest.approx(-6, abs=1.5) and "against lion" in found.ours
+    assert of(lines(sgd=79))["sgd-lowest"].verdict == "does not"
+    short = [c for c in lines(sgd=66) if c.recipe != "lion" or c.train_loss < np.exp(0.45)]
+    assert "lion has no run above" in of(short)["sgd-lowest"].why
 
 
 def test_a_planted_null_is_mostly_not_told_and_says_how_many():
@@ -164,5 +263,4 @@ def test_the_papers_own_marginals_are_consistent():
     rates = [sum(map(float, v.split(" to "))) / len(v.split(" to ")) for v in OPTIMISERS.values() if v]
     sizes = [float(v) for v in SIZES.values()]
     assert np.mean(rates) == pytest.approx(np.mean(sizes), abs=0.05)  # the protocol's own check
-    assert FACTS["optimiser-size"].number == pytest.approx(np.ptp(rates) - np.ptp(sizes))
     assert max(rates) / min(rates) == pytest.approx(FACTS["spread"].number, abs=0.1)

@@ -1,10 +1,16 @@
 """What is quoted first: every finding in full, the same in five columns, and how the results were made."""
 
+from collections import Counter
+from typing import get_args
+
+from em_bench.analysis.claims import REMOVED
+from em_bench.analysis.power import Verdict
 from em_bench.analysis.rules import Finding
 from em_bench.analysis.runs import Runs
 from em_bench.analysis.tables.table import Table, number, table
 
 FORMS = {
+    "loss-order": ("+.2f", ""),
     "spread": (".1f", "x"),
     "loss-r2": (".2f", ""),
     "stratified-r2": (".2f", ""),
@@ -18,6 +24,7 @@ def findings_table(found: tuple[Finding, ...]) -> Table:
     """The paper's numbers beside ours."""
     columns = [
         ("finding", "claim", ""),
+        ("study", "study", ""),
         ("paper", "paper", ""),
         ("sure", "provenance", ""),
         ("ours", "ours", ""),
@@ -26,25 +33,28 @@ def findings_table(found: tuple[Finding, ...]) -> Table:
     columns += [
         ("why", "why", ""),
         ("rule", "rule", ""),
+        ("needs", "needs", ""),
         ("to tell", "needed", ""),
         ("paper's protocol", "paper_protocol", ""),
         ("our protocol", "ours_protocol", ""),
     ]
     caption = (
-        "P: stated in the paper's abstract; S: independent readings of the paper agree. Rules and thresholds are "
-        "ours. `to tell`: the smallest sample at which 80 % of simulated studies decide, were the paper's effect true and the "
+        "P: stated in the paper, or read off its Figure 1; S: independent readings of the paper agree. Rules and thresholds are "
+        "ours. Where what a finding needs is not met, nothing can be told. `to tell`: the smallest sample at which 80 % of simulated studies decide, were the paper's effect true and the "
         f"scatter ours. Each of the {len(found)} rules stands on its own 95 % interval, uncorrected for their number: by chance "
         f"alone {0.05 * len(found):.1f} of them would miss."
     )
     rows = [
         (
             f.claim,
+            f.study,
             f.paper,
             f.provenance,
             f.ours,
             f.verdict,
             f.why,
             f.rule,
+            ", ".join(f.needs) or None,
             f.needed or None,
             f.paper_protocol,
             f.ours_protocol,
@@ -56,11 +66,18 @@ def findings_table(found: tuple[Finding, ...]) -> Table:
 
 def verdicts_table(found: tuple[Finding, ...]) -> Table:
     """One short line a finding, for a log or a talk."""
-    columns = [("finding", "claim", ""), ("paper", "paper", ""), ("here, 95 % interval", "ours", ""), ("verdict", "verdict", "")]
-    rows = [(f.claim, f"{f.paper} ({f.provenance})", _short(f), f.verdict, f.needed or None) for f in found]
-    n = {v: sum(f.verdict == v for f in found) for v in ("reproduces", "does not", "cannot tell")}
-    caption = f"Of {len(found)}: {n['reproduces']} reproduce, {n['does not']} do not, {n['cannot tell']} cannot be told. "
-    caption += "P: stated in the paper's abstract; S: independent readings of the paper agree. The rules: table of findings."
+    columns = [
+        ("finding", "claim", ""),
+        ("study", "study", ""),
+        ("paper", "paper", ""),
+        ("here, 95 % interval", "ours", ""),
+        ("verdict", "verdict", ""),
+    ]
+    rows = [(f.claim, f.study, f"{f.paper} ({f.provenance})", _short(f), f.verdict, f.needed or None) for f in found]
+    n = Counter(f.verdict for f in found)
+    told = ", ".join(f"{n[v]} {v}" for v in get_args(Verdict) if n[v])
+    caption = f"Of {len(found)}: {told}. P: stated in the paper, or read off its Figure 1; S: independent readings agree. Not asked any more: "
+    caption += "; ".join(f"{name} ({why})" for name, why in REMOVED.items()) + ". The rules: table of findings."
     return table("verdicts", "The paper's findings: verdicts", caption, [*columns, ("to tell", "needed", "")], rows)
 
 

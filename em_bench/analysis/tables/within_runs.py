@@ -1,7 +1,9 @@
 """What happened inside the runs as tables: dynamics, spectra, regularisation, scale."""
 
 from em_bench.analysis import dynamics, spectra
+from em_bench.analysis.measured_within import regularised
 from em_bench.analysis.missing import Missing
+from em_bench.analysis.needs import organism
 from em_bench.analysis.paired import Difference
 from em_bench.analysis.paper import TERM_GAINS
 from em_bench.analysis.regularisation import TOLERANCE, lambda_path
@@ -12,17 +14,23 @@ from em_bench.analysis.tables.table import Table, interval, table
 CLUSTERED = "Intervals are 95 %, clustered by question."
 
 
+SURE = (
+    "Of the paper's twelve the five Qwen3, 235B among them, are sure (S); the others are ours (C). Its smallest may be Gemma-3-270m; "
+    "no trend is claimed below 1B. "
+)
 OVER = "Means over layers and runs; of the condition number, the median over runs of the mean over layers."
 
 
 def dynamics_tables(runs: Runs) -> list[Table]:
     """Trajectories and onsets."""
-    path, on = dynamics.trajectories(runs.cells, runs.checkpoints), dynamics.onsets(runs.cells, runs.checkpoints)
+    cells = runs.of("dynamics")
+    path, on = dynamics.trajectories(cells, runs.checkpoints), dynamics.onsets(cells, runs.checkpoints)
     columns = [
         ("optimiser", "optimiser", ""),
         ("step", "step", "d"),
         ("runs", "runs", "d"),
         ("narrow loss", "narrow_loss", ".3f"),
+        ("ln training loss", "log_train_loss", "+.3f"),
     ]
     columns += [
         ("alignment", "alignment", ".1f"),
@@ -33,7 +41,7 @@ def dynamics_tables(runs: Runs) -> list[Table]:
     steps = (
         path
         if isinstance(path, Missing)
-        else [(p.recipe, p.step, p.runs, p.narrow_loss, p.alignment, p.rate, p.coherent, p.code) for p in path]
+        else [(p.recipe, p.step, p.runs, p.narrow_loss, p.log_train_loss, p.alignment, p.rate, p.coherent, p.code) for p in path]
     )
     onset = (
         on
@@ -45,9 +53,8 @@ def dynamics_tables(runs: Runs) -> list[Table]:
         table(
             "onsets",
             "When the narrow task is learned and when EM appears",
-            "Median step at which the narrow loss has made half of its fall, and at which the misaligned rate has "
-            "reached half of its highest (runs that "
-            "never exceed 2 % show no EM).",
+            f"Median step at which the narrow loss has made half of its fall to the lowest of any run of the dataset, and at which the "
+            f"misaligned rate has reached {dynamics.EM_FROM:g} %, of the runs that reach it.",
             [
                 ("optimiser", "optimiser", ""),
                 ("runs", "runs", "d"),
@@ -58,7 +65,34 @@ def dynamics_tables(runs: Runs) -> list[Table]:
             ],
             onset,
         ),
+        _early_stop_table(runs),
     ]
+
+
+def _early_stop_table(runs: Runs) -> Table:
+    found = dynamics.early_stops(runs.of("dynamics"), runs.checkpoints)
+    rows = (
+        found
+        if isinstance(found, Missing)
+        else [(s.recipe, s.runs, s.step, s.rate, s.end_rate, s.alignment, s.end_alignment) for s in found]
+    )
+    share = f"{100 * dynamics.LEARNED:g} %"
+    return table(
+        "early-stop",
+        f"Stopped early: at {share} of the narrow gain",
+        f"Means over the followed runs where they have made {share} of the fall of their held-out narrow loss, linear between "
+        "checkpoints, and at the end. No run was made for it.",
+        [
+            ("optimiser", "optimiser", ""),
+            ("runs", "runs", "d"),
+            ("at step", "step", ".1f"),
+            (f"misaligned at {share}, %", "early_misaligned_pct", ".1f"),
+            ("at the end, %", "misaligned_pct", ".1f"),
+            (f"alignment at {share}", "early_alignment", ".1f"),
+            ("at the end", "alignment", ".1f"),
+        ],
+        rows,
+    )
 
 
 def spectra_tables(runs: Runs) -> list[Table]:
@@ -138,7 +172,7 @@ def spectra_tables(runs: Runs) -> list[Table]:
 
 def regularisation_table(runs: Runs) -> Table:
     """The lambda path of every optimiser."""
-    path = lambda_path(runs.cells)
+    path = lambda_path(regularised(runs))
     columns = [
         ("optimiser", "optimiser", ""),
         ("λ", "spectral_lambda", "g"),
@@ -191,14 +225,14 @@ def regularisation_table(runs: Runs) -> Table:
     caption = (
         f"Against the same run at λ 0; t intervals over settings (dataset, batch size), seeds averaged. Picked: the largest λ that costs at most "
         f"{TOLERANCE:g} nats, alignment unseen. Efficient: "
-        "no other λ of that optimiser has both less loss and more alignment."
+        "no other λ of that optimiser has both less loss and more alignment. What the same adapters scaled down would gain is not in it."
     )
     return table("regularisation", "What the spectral term buys and costs", caption, columns, rows)
 
 
 def scale_table(runs: Runs) -> Table:
     """Rates by size and family under Adam."""
-    t = scale(runs.cells)
+    t = scale(runs.of("scale"))
     columns = [
         ("model", "model", ""),
         ("family", "family", ""),
@@ -218,7 +252,8 @@ def scale_table(runs: Runs) -> Table:
             f"Trend with size inside families: {(t.pairs + t.s) // 2} of {t.pairs} pairs of sizes rise, permutation "
             f"p = {t.p:.3f} "
             f"({'exact' if t.exact else 'sampled'}; the smallest possible is {t.smallest_p:.3f}). "
-            + (f"Left out, of unknown size: {', '.join(t.left_out)}. " if t.left_out else "")
+            + (f"Not in the trend, of unknown size or below 1B: {', '.join(t.left_out)}. " if t.left_out else "")
+            + SURE * (not organism(runs.of("scale")))
         )
     )
     return table("scale", "Model size and family under Adam", said + CLUSTERED, columns, rows)
