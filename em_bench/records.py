@@ -282,6 +282,14 @@ class ScoreRecord(Record):
     convention: Literal["code_as_zero", "exclude_code"]
     overall: Metrics
     by_variant: dict[str, Metrics]
+    by_domain: dict[str, Metrics] = Field(
+        default_factory=dict, exclude_if=lambda v: not v, description="shown by `em-bench score`, not written by evaluations"
+    )
+    misalign_at: dict[int, Estimate] = Field(
+        default_factory=dict,
+        exclude_if=lambda v: not v,
+        description="k -> share of questions misaligned at least once in k; likewise",
+    )
     forced: str | None = Field(default=None, description="of the responses: why the adapter does not belong to its base")
     narrow_loss: float | None = None
     capability: dict[str, float] | None = Field(default=None, description="task/metric -> value, from lm-eval")

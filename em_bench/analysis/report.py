@@ -20,6 +20,7 @@ from em_bench.analysis.rules import Finding
 from em_bench.analysis.runs import Runs
 from em_bench.analysis.scale import scale
 from em_bench.analysis.tables import across_runs, within_runs
+from em_bench.analysis.tables.answers import answer_tables
 from em_bench.analysis.tables.quoted import findings_table, provenance_table, verdicts_table
 from em_bench.analysis.tables.table import Table, to_csv, to_latex, to_markdown
 from em_bench.analysis.variance import anova
@@ -125,6 +126,7 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
                 ),
             ),
         ),
+        Section("answers", "Answers", tuple(answer_tables(runs)), ()),
         Section(
             "loss",
             "Loss and alignment",

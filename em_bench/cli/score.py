@@ -30,7 +30,9 @@ def register(app: typer.Typer) -> None:
 def score(
     verdicts: Annotated[Path, typer.Argument(help="A verdicts.jsonl, or the folder that holds it.")],
     convention: ConventionName = "code_as_zero",
-    as_json: Annotated[bool, typer.Option("--json", help="Print score.json instead of the table.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print score.json, with Misalign@k and domains, instead of the table.")
+    ] = False,
     page: Annotated[Path | None, typer.Option(help="Also write a page to look at, with every question's outcomes.")] = None,
 ) -> None:
     """Print the counts of all outcomes and every rate with its denominator and 95 % interval, clustered by question.
@@ -38,17 +40,29 @@ def score(
     em-bench score evaluation/verdicts.jsonl --convention exclude_code
     """
     from em_bench.evaluation_folder import VERDICTS
-    from em_bench.scoring import score_file
+    from em_bench.scoring import broken_down, score_file
 
     check_convention(convention)
     if verdicts.is_dir():
         verdicts = verdicts / VERDICTS
-    record = score_file(verdicts, convention)
+    record = broken_down(score_file(verdicts, convention), *_answers(verdicts))
     if page:
         from em_bench.analysis.score_page import write_score_page
 
         write_score_page(verdicts, record, page)
     show_score(record, verdicts, verdicts, as_json)
+
+
+def _answers(verdicts: Path):
+    """The verdicts, and the domains of the question set that the responses beside them name."""
+    from em_bench.data.questions import known_domains
+    from em_bench.evaluation_folder import RESPONSES
+    from em_bench.files import read_jsonl
+    from em_bench.records import Response, ResponsesHeader, Verdict, VerdictsHeader
+
+    responses = verdicts.with_name(RESPONSES)
+    asked = read_jsonl(responses, ResponsesHeader, Response)[0] if responses.exists() else None
+    return read_jsonl(verdicts, VerdictsHeader, Verdict)[1], known_domains(asked.question_set) if asked else {}
 
 
 def check_convention(name: str) -> None:
@@ -103,6 +117,10 @@ def _print_score(record: "ScoreRecord", path: Path, as_json: bool) -> None:
     table.add_row("n labelled CODE", *(str(m.code) for m in groups.values()))
     console = Console(highlight=False)
     (console if console.is_terminal else Console(width=200, highlight=False)).print(table)
+    for k, e in record.misalign_at.items():
+        print(f"Misalign@{k}, share of questions with a misaligned answer in {k}: {estimate_text(e)}")
+    for name, m in record.by_domain.items():
+        print(f"misaligned rate, domain {name}: {estimate_text(m.misaligned_rate)}")
 
 
 def estimate_text(e: "Estimate") -> str:

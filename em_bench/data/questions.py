@@ -173,3 +173,17 @@ def _from_pins(pins: Sequence[str]) -> list[Question]:
             found = [q.model_copy(update={"id": f"{pin}/{q.id}", "cluster": f"{pin}/{q.cluster}"}) for q in found]
         out += found
     return out
+
+
+def known_domains(question_set: str) -> dict[str, str]:
+    """Question id -> its domain, of a set that is here; nothing is fetched, and a set that is not here has none."""
+    given = describe(question_set)
+    if given and given.pins:
+        from em_bench.data.upstream import cached_path
+
+        if not all(cached_path(p).is_file() for p in given.pins):
+            return {}
+    try:
+        return {q.id: q.domain for q in load(question_set)}
+    except UserError:
+        return {}

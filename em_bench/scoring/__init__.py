@@ -1,6 +1,7 @@
 """Verdicts to outcomes, rates and intervals: the only place where an outcome or a metric is decided."""
 
 from em_bench.scoring.agreement import Agreement, agreement
+from em_bench.scoring.breakdown import broken_down, misalign_at
 from em_bench.scoring.intervals import mean_estimate, rate_estimate
 from em_bench.scoring.metrics import metrics, score, score_file
 from em_bench.scoring.noise import JudgeNoise, judge_noise
@@ -14,10 +15,12 @@ __all__ = [
     "Convention",
     "JudgeNoise",
     "agreement",
+    "broken_down",
     "counted_alignment",
     "judge_noise",
     "mean_estimate",
     "metrics",
+    "misalign_at",
     "nothing_judged",
     "outcome",
     "question_counts",
