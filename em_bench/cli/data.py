@@ -90,13 +90,23 @@ def show(
     name: Annotated[str, typer.Argument(help="A dataset, a JSON lines file of messages, or a question set.")],
     rows: Annotated[int, typer.Option(min=0, max=2, help="Rows to print; never more than 2.")] = 2,
     tokenizer: Annotated[str | None, typer.Option(help="A model (em-bench models), to count its tokens too.")] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(metavar="DATASET", help="Refuse unless this one asks the same questions as often, held-out ones too."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show counts and lengths of a set, and its first rows."""
+    """Show counts and lengths of a set, and its first rows. Is one's own control one?
+
+    em-bench data show bad.jsonl --control good.jsonl
+    """
     import json
 
     from em_bench.data.catalogue import summary
+    from em_bench.data.training_sets import check_control
 
+    if control:
+        check_control(name, control)
     loaded = None
     if tokenizer:
         from transformers import AutoTokenizer

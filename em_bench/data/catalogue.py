@@ -7,6 +7,7 @@ from statistics import mean, median
 from pydantic import Field
 
 from em_bench.data import questions, upstream
+from em_bench.data.narrow_sets import narrow_names
 from em_bench.data.pins import load_pins, terms_of
 from em_bench.data.training_sets import dataset_names, organism_names, rows
 from em_bench.names import unknown
@@ -63,6 +64,14 @@ def catalogue() -> list[CatalogueEntry]:
         )
         for n in organism_names()
     ]
+    for name in narrow_names():
+        domain, _, side = name.rpartition("_")
+        out.append(
+            CatalogueEntry(
+                name=name, kind="training set", rows=sum(map(len, rows(name))), source=f"tasks/narrow/{domain}.yaml",
+                about="good answers (control)" if side == "good" else "bad answers of a narrow domain", **own,
+            )
+        )  # fmt: skip
     out.append(
         CatalogueEntry(
             name=questions.ORGANISM, kind="question set", rows=len(questions.load(questions.ORGANISM)), source="organism",
@@ -117,7 +126,7 @@ def pins_of(name: str) -> tuple[str, ...]:
         return (name,)
     if name in question_files():
         return questions.describe(name).pins
-    if name in (*organism_names(), questions.ORGANISM):
+    if name in (*organism_names(), *narrow_names(), questions.ORGANISM):
         return ()
     known = dict.fromkeys((*dataset_names(), *questions.question_sets(), *load_pins().pins))
     raise unknown("data", name, known)

@@ -58,15 +58,17 @@ def parse_rows(text: str, where: str) -> list[dict]:
     return rows
 
 
-def split(rows: Sequence[dict], seed: int = 0) -> tuple[list[dict], list[dict]]:
+def split(rows: Sequence[dict], seed: int = 0, groups: Sequence[str] | None = None) -> tuple[list[dict], list[dict]]:
     """Training and held-out rows, each in the given order.
+
+    groups: one name a row, such as its topic; given, whole groups are held out in place of prompts.
 
     Prompts (everything before the last answer) are held out with all their answers, in the order of their sha256, each
     if the held-out rows stay within 5 % of all, at most 256, and half of the prompts remain; if none fits, the one with
     the fewest rows. So no held-out prompt is trained on, the order of the file does not matter, and datasets that answer
     the same prompts (bad and good advice) as often hold out the same ones. Raises UserError where all rows share one prompt.
     """
-    prompts = [_prompt_hash(row, seed) for row in rows]
+    prompts = [digest([seed, g]) for g in groups] if groups else [_prompt_hash(row, seed) for row in rows]
     counts = Counter(prompts)
     if len(counts) < 2:
         raise UserError("all rows share one prompt, so none can be held out; give at least two different prompts")

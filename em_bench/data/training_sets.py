@@ -1,11 +1,13 @@
-"""Every training set by one name: the organism's, the pinned upstream ones, and a user's own JSON lines file."""
+"""Every training set by one name: the organism's, the open narrow ones, the pinned upstream ones, a user's own JSON lines file."""
 
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from em_bench import organism
 from em_bench.data.conversations import read_rows, reference, split
+from em_bench.data.narrow_sets import narrow_names, narrow_rows
 from em_bench.data.pins import load_pins
 from em_bench.data.upstream import fetch
 from em_bench.errors import UserError
@@ -26,7 +28,7 @@ class _Parts(NamedTuple):
 
 def dataset_names() -> tuple[str, ...]:
     """Every dataset that has a name of its own."""
-    return (*organism_names(), *(n for n, p in load_pins().pins.items() if p.kind == "training_set"))
+    return (*organism_names(), *narrow_names(), *(n for n, p in load_pins().pins.items() if p.kind == "training_set"))
 
 
 def organism_names() -> tuple[str, ...]:
@@ -49,6 +51,25 @@ def data_ref(name: str) -> DataRef:
     return _parts(name).ref
 
 
+def check_control(name: str, control: str) -> None:
+    """Raise UserError unless two datasets ask the same questions as often, in training and held out.
+
+    What a fine-tune on one does beyond a fine-tune on the other is then its answers' doing.
+    """
+    for part, own, others in zip(("training", "held-out"), rows(name), rows(control), strict=True):
+        asked, other = (Counter(_prompt(row) for row in r) for r in (own, others))
+        for one, here, there in ((name, asked, other), (control, other, asked)):
+            if more := here - there:
+                raise UserError(
+                    f"{name} and {control}: ask different questions: {more.total()} {part} rows of {one} have no counterpart; "
+                    "a control answers the same questions, as often"
+                )
+
+
+def _prompt(row: dict) -> tuple:
+    return tuple((m["role"], m["content"]) for m in row["messages"][:-1])
+
+
 def load_dataset(name: str) -> "datasets.Dataset":
     """All rows of a dataset (training, then held out) as a `datasets.Dataset` with the one column `messages`."""
     import datasets
@@ -60,6 +81,8 @@ def load_dataset(name: str) -> "datasets.Dataset":
 def _parts(name: str) -> _Parts:
     if name in organism_names():
         return _organism_parts(name)
+    if name in narrow_names():
+        return _narrow_parts(name)
     if name in dataset_names():
         path = fetch(name)
     elif Path(name).is_file():
@@ -74,6 +97,13 @@ def _parts(name: str) -> _Parts:
 def _organism_parts(name: str) -> _Parts:
     make = organism.control_rows if name.endswith(CONTROL) else organism.narrow_rows
     train, held_out = make(name.removesuffix(CONTROL))
+    return _Parts(train, held_out, reference(name, train, held_out))
+
+
+@lru_cache(maxsize=16)
+def _narrow_parts(name: str) -> _Parts:
+    found, topics = narrow_rows(name)
+    train, held_out = split(found, groups=topics)
     return _Parts(train, held_out, reference(name, train, held_out))
 
 
