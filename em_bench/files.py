@@ -1,5 +1,6 @@
 """Files that are whole or absent: atomic writes, content hashes, JSON lines with a header, the cache directory."""
 
+import errno
 import hashlib
 import json
 import os
@@ -87,6 +88,24 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
+
+
+def disk_full(error: OSError, where: Path | str = "what is written") -> UserError | None:
+    """The one line for a file system without room; None for other errors."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return UserError(f"{error.filename or where}: the disk is full; make room and give the same command again")
+
+
+@contextmanager
+def room_in(folder: Path) -> Iterator[None]:
+    """Make a full disk under `folder` a UserError."""
+    try:
+        yield
+    except OSError as e:
+        if full := disk_full(e, folder):
+            raise full from None
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from em_bench.errors import UserError
+from em_bench.files import disk_full
 
 # Each module adds its own commands with `register(app)` and imports heavy libraries only inside them.
 MODULES = (
@@ -51,7 +52,16 @@ def main() -> None:
     """Entry point: a UserError becomes one line and exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        build()()
+        try:
+            build()()
+        finally:
+            sys.stdout.flush()
     except UserError as e:
         print(f"em-bench: {e}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as e:
+        if (full := disk_full(e)) is None:
+            raise
+        print(f"em-bench: {full}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer of stdout would be written at the end
         sys.exit(2)

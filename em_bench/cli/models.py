@@ -48,7 +48,7 @@ def models(
             continue
         entry = {"name": key, **m.model_dump(mode="json")}
         if m.shape:
-            per_pass = min(m.micro_batch, -(-batch_size // m.gpus))
+            per_pass = min(m.micro_batch, -(-batch_size // max(1, m.gpus)))
             cost = step_cost(
                 m.shape, m.family, m.parameters, batch_size=batch_size, length=length, answer=min(answer, length), rank=rank,
                 recipe=recipe, micro_batch=per_pass, gpus=m.gpus, shard=m.shard, checkpointing=m.gradient_checkpointing,

@@ -167,6 +167,9 @@ class Preset(Record):
         return self
 
 
+FILES = (".jsonl", ".json", ".yaml", ".yml")  # what ends so is a file, not a name
+
+
 def preset_names() -> list[str]:
     """The presets that come with em_bench."""
     return sorted(p.stem for p in assets.path("baselines", "presets").glob("*.yaml"))
@@ -179,7 +182,28 @@ def load_preset(name_or_file: str) -> Preset:
         path = assets.path("baselines", "presets", f"{name_or_file}.yaml")
         if not path.is_file():
             raise unknown("preset", name_or_file, preset_names(), "a .yaml file")
-    return read_yaml(path, Preset)
+        return read_yaml(path, Preset)
+    return _beside(read_yaml(path, Preset), path.resolve().parent)
+
+
+def _beside(preset: Preset, folder: Path) -> Preset:
+    """The preset with the files that it names made absolute: they lie beside it, wherever the command is given and jobs run."""
+
+    def at(name: str) -> str:
+        return str(folder / name) if Path(name).suffix in FILES else name
+
+    def all_at(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if names is None else tuple(map(at, names))
+
+    asked = preset.evaluation
+    settings = [word.partition("=") for word in asked.judge.split(",")]
+    judge = ",".join(key + is_ + (at(value.strip()) if key.strip() == "prompts" else value) for key, is_, value in settings)
+    targets = {f"{model}/{at(dataset)}": loss for t, loss in asked.targets.items() for model, _, dataset in [t.partition("/")]}
+    changed = {"questions": at(asked.questions), "capability": all_at(asked.capability), "judge": judge, "targets": targets}
+    parts = {name: part.model_copy(update={"datasets": all_at(part.datasets)}) for name, part in preset.parts.items()}
+    return preset.model_copy(
+        update={"datasets": all_at(preset.datasets), "parts": parts, "evaluation": asked.model_copy(update=changed)}
+    )
 
 
 def with_judge(preset: Preset, judge: str | None) -> Preset:

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from em_bench.errors import UserError
 from em_bench.evaluation_folder import CELL, CHAIN, EVALUATIONS, SCORE, EvaluationFolder
-from em_bench.files import atomic_file, first_problem, sha256_file
+from em_bench.files import atomic_file, disk_full, first_problem, sha256_file
 from em_bench.machine import utc_now
 from em_bench.records import Record, Sha256
 from em_bench.run_folder import RECORD, RUNS, WHOLE, RunFolder
@@ -114,19 +114,21 @@ def _files(name: str, folder: Path) -> list[Path]:
 def _unpack(path: Path, top: Path, progress: Callable[[str], None]) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
-            manifest = _manifest(path, archive)
+            manifest = _manifest(path, archive, top)
             for name, entry in sorted(manifest.files.items()):
                 progress(name)
                 _unpack_file(path, archive, name, entry, top)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as e:
+    except OSError as e:
+        raise disk_full(e, top.parent) or UserError(f"{path}: cannot be read or unpacked ({e.strerror or e})") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
         raise UserError(
             f"{path}: not a whole archive of em-bench export: {str(e).splitlines()[0] if str(e) else type(e).__name__}"
         ) from None
 
 
-def _manifest(path: Path, archive: zipfile.ZipFile) -> ArchiveManifest:
+def _manifest(path: Path, archive: zipfile.ZipFile, top: Path) -> ArchiveManifest:
     names = archive.namelist()
     if MANIFEST not in names or archive.getinfo(MANIFEST).file_size > MAX_MANIFEST:
         raise UserError(f"{path}: not an archive of em-bench export: no {MANIFEST}, or one that is too large")
@@ -141,9 +143,11 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> ArchiveManifest:
     folded = [n.casefold() for n in manifest.files]
     if len(set(folded)) != len(folded) or sorted(names) != sorted([*manifest.files, MANIFEST]):
         raise UserError(f"{path}: its files are not those that {MANIFEST} names, each once")
-    free, wanted = shutil.disk_usage(path.parent).free, sum(e.size for e in manifest.files.values())
+    free, wanted = shutil.disk_usage(top).free, sum(e.size for e in manifest.files.values())
     if wanted > free:
-        raise UserError(f"{path}: holds {wanted / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left")
+        raise UserError(
+            f"{path}: holds {wanted / 1e9:.1f} GB and the disk of {top.parent} has {free / 1e9:.1f} GB left; make room"
+        )
     return manifest
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from safetensors import SafetensorError
 
 from em_bench.errors import UserError
-from em_bench.files import write_record
+from em_bench.files import disk_full, write_record
 from em_bench.machine import utc_now
 from em_bench.records import Record
 from em_bench.run_folder import RunFolder
@@ -88,9 +88,9 @@ def disk_error(error: OSError | SafetensorError, folder: Path) -> UserError | No
         said = re.search(r"os error (\d+)", str(error))
         error = OSError(int(said[1]), os.strerror(int(said[1]))) if said else OSError()
     where = error.filename or folder
+    if full := disk_full(OSError(error.errno, error.strerror), folder):
+        return UserError(f"{full}: it goes on where it was")
     match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
-            return UserError(f"{folder}: the disk is full; make room and give the same command again: it goes on where it was")
         case errno.EACCES | errno.EPERM | errno.EROFS | errno.ENOENT:
             return UserError(f"{where}: cannot be written ({error.strerror}); name another folder with --out")
         case errno.ENOTDIR | errno.EEXIST:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from em_bench import assets
@@ -197,3 +198,36 @@ def test_tiny_is_estimated_within_a_factor_of_two():
 
 def test_plan_takes_seeds():
     assert "256 trainings" in plan_command("--preset", "main", "--seeds", "2").stdout
+
+
+def test_files_that_a_preset_names_lie_beside_it(tmp_path, monkeypatch):
+    """Wherever the command is given; jobs run in the work folder."""
+    from em_bench import assets
+    from em_bench.sweep.plan import make_plan
+    from em_bench.sweep.preset import load_preset
+
+    row = '{"messages": [{"role": "user", "content": "%d"}, {"role": "assistant", "content": "b"}]}\n'
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.jsonl").write_text("".join(row % i for i in range(40)))
+    text = assets.path("baselines", "presets", "tiny.yaml").read_text("utf-8")
+    given = yaml.safe_load(text) | {
+        "datasets": ["data/mine.jsonl", "medical"],
+        "parts": {"all": {"datasets": ["data/mine.jsonl"]}},
+    }
+    given["evaluation"] |= {
+        "questions": "sets/q.yaml",
+        "judge": "openai:m,prompts=p.yaml,run=2",
+        "capability": ["t.yaml", "em_choice"],
+    }
+    given["evaluation"]["targets"] = {"organism-qwen3/data/mine.jsonl": 0.5}
+    (tmp_path / "preset.yaml").write_text(yaml.safe_dump(given))
+    monkeypatch.chdir("/")
+    found = load_preset(str(tmp_path / "preset.yaml"))
+    mine = str(tmp_path / "data" / "mine.jsonl")
+    assert found.datasets == (mine, "medical") and found.parts["all"].datasets == (mine,)
+    assert found.evaluation.questions == str(tmp_path / "sets" / "q.yaml")
+    assert found.evaluation.judge == f"openai:m,prompts={tmp_path / 'p.yaml'},run=2"
+    assert found.evaluation.capability == (str(tmp_path / "t.yaml"), "em_choice")
+    assert found.evaluation.targets == {f"organism-qwen3/{mine}": 0.5}
+    plain = found.model_copy(update={"evaluation": load_preset("tiny").evaluation})
+    assert {c.dataset for j in make_plan(plain).jobs for c in j.cells if c.dataset} == {mine, "medical"}

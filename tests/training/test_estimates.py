@@ -178,3 +178,14 @@ def test_the_models_command(tmp_path):
     table = CliRunner().invoke(build(), ["models"]).stdout
     assert all(name in table for name in found)
     assert CliRunner().invoke(build(), ["models", "Qwen3-8B"]).stdout.startswith('name: "Qwen3-8B"')
+
+
+def test_a_roster_model_without_a_gpu(monkeypatch, capsys):
+    """`gpus: 0` runs on a CPU; it divided by zero."""
+    from em_bench.cli.models import models
+    from em_bench.data import models as roster
+
+    dense = roster.load_models()["Qwen3-4B"].model_copy(update={"gpus": 0})
+    monkeypatch.setattr(roster, "load_models", lambda: {"mine": dense})
+    models("mine", rows=100, epochs=1.0, length=64, answer=32, batch_size=16, rank=8, recipe="adamw", as_json=True)
+    assert json.loads(capsys.readouterr().out)[0]["estimate"]["steps"] == 7

@@ -3,10 +3,11 @@
 import os
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from em_bench.errors import UserError
-from em_bench.files import write_record
+from em_bench.files import room_in, write_record
 from em_bench.sweep.job_progress import Progress
 from em_bench.sweep.jobs import done_path, job_folder, read_order
 
@@ -22,14 +23,16 @@ def do(job_id: str) -> int:
     try:
         from em_bench.sweep.work import run_job
 
-        done = run_job(order.preset, job, order.needs, work, progress)
+        with room_in(work.resolve()):
+            done = run_job(order.preset, job, order.needs, work, progress)
+            if first:
+                write_record(done_path(work, job), done.model_copy(update={"wall_s": time.monotonic() - began}))
     except Exception as e:
         if not isinstance(e, UserError):
             traceback.print_exc()
         last_words = f"{type(e).__name__}: {e}" if not isinstance(e, UserError) else str(e)
         print(last_words, flush=True)
-        progress.update(status="failed", error=last_words)
+        with suppress(OSError):  # where the disk is full, stdout has said it
+            progress.update(status="failed", error=last_words)
         return 1
-    if first:
-        write_record(done_path(work, job), done.model_copy(update={"wall_s": time.monotonic() - began}))
     return 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from em_bench.data import data_ref
 from em_bench.data.questions import load
-from em_bench.files import read_record, sha256_file, write_record
+from em_bench.files import read_record, room_in, sha256_file, write_record
 from em_bench.judging import make_judge
 from em_bench.records import Results
 from em_bench.sweep.engine.controller_lock import controller_lock
@@ -44,7 +44,7 @@ def reproduce(
     """
     began = time.monotonic()
     profile = profile or ExecutionProfile(cores, devices() if any(j.gpus for j in plan.jobs) else ())
-    with controller_lock(work) as lock_fd:
+    with room_in(work), controller_lock(work) as lock_fd:
         if fresh:
             start_over(work)
         jobs = wanted(plan, only)

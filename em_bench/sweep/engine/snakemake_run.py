@@ -28,6 +28,7 @@ from em_bench.sweep.jobs import Job, Plan, done_path, job_folder, write_order
 # What the Snakefile runs in the work folder, with a job's id and Snakemake's process id.
 JOB_COMMAND = (sys.executable, "-m", "em_bench.sweep.engine.job_process")
 POLL_S = 0.3
+TAIL_BYTES = 1 << 16  # of a log that are read
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 LOG = "snakemake.log"
 SETTINGS = "engine.json"
@@ -197,8 +198,11 @@ def start_over(work: Path) -> None:
 
 
 def tail(path: Path, lines: int = 5) -> str:
-    """The last lines of a log that say something."""
+    """The last lines of a log that say something, read from its end: a log may have any size."""
     if not path.exists():
         return "(no log)"
-    said = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    with open(path, "rb") as log:
+        log.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        text = log.read(TAIL_BYTES).decode("utf-8", "replace")
+    said = [line for line in text.splitlines() if line.strip()]
     return "\n".join(said[-lines:])
