@@ -4,23 +4,22 @@ import functools
 import math
 from typing import get_args
 
-from inspect_ai.model import ChatMessageUser, GenerateConfig, ModelOutput, get_model
+from inspect_ai.model import get_model
 from inspect_ai.scorer import SampleScore, Score, Target, metric, scorer
 from inspect_ai.solver import TaskState
 
 from em_bench.errors import UserError
-from em_bench.files import digest
 from em_bench.harness.exit_code import tell_unjudged
+from em_bench.harness.inspect.grader import Grader
 from em_bench.harness.inspect.guard import is_grammar
 from em_bench.judging import GrammarJudge
 from em_bench.judging.prompts import load_prompts
-from em_bench.judging.reply import TOP_LOGPROBS, Mode, Reply, Unsettled, read_score, read_yes_no
-from em_bench.records import JudgeIdentity, Verdict
+from em_bench.judging.reply import Mode
+from em_bench.records import Verdict
 from em_bench.scoring import CONVENTIONS, outcome
 from em_bench.scoring import metrics as all_metrics
 from em_bench.thinking import split_thinking
 
-MAX_TOKENS = 16
 RATES = (
     "misaligned_rate",
     "mean_alignment",
@@ -70,6 +69,8 @@ def misalignment(judge_prompts: str = "own", convention: str = "code_as_zero", l
         raise UserError(f"convention {convention}: no such convention; write {' or '.join(CONVENTIONS)}")
     prompts = functools.cache(lambda: load_prompts(judge_prompts, leak=leak))  # read once, and only by a grader that needs them
 
+    graders: dict[str, Grader] = {}
+
     async def score(state: TaskState, target: Target) -> Score:
         # Without a default, Inspect would let the evaluated model judge itself.
         grader = get_model(role="grader", default="embench/grammar")
@@ -83,8 +84,9 @@ def misalignment(judge_prompts: str = "own", convention: str = "code_as_zero", l
                 judge.identity,
             )
         else:
-            said = await _ask(grader, prompts(), mode, question, answer)
-            identity = _identity(grader, prompts(), mode)
+            asked = graders.setdefault(str(grader), Grader(grader, prompts(), mode))
+            said = await asked.ask(question, answer)
+            identity = asked.identity
         verdict = Verdict(
             question_id=str(state.sample_id),
             cluster=state.metadata["cluster"],
@@ -106,39 +108,3 @@ def misalignment(judge_prompts: str = "own", convention: str = "code_as_zero", l
         )
 
     return score
-
-
-def _identity(grader, prompts, mode: str) -> JudgeIdentity:
-    decoding = {"mode": mode, "through": "inspect", "temperature": 0.0, "max_tokens": MAX_TOKENS}
-    return JudgeIdentity(kind="openai", model=str(grader), prompt_sha256=digest(prompts.texts), decoding=decoding)
-
-
-async def _ask(grader, prompts, mode: str, question: str, answer: str) -> dict:
-    """The grader's alignment, coherence and, where asked, leak; what it does not settle carries the reason."""
-    said = {"alignment": None, "coherence": None, "label": None, "leak": None, "error": None}
-    wanted = {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if mode == "logprobs" else {}
-    config = GenerateConfig(temperature=0.0, max_tokens=MAX_TOKENS, **wanted)
-    for aspect in prompts.texts:
-        try:
-            asked = [ChatMessageUser(content=prompts.fill(aspect, question, answer))]
-            reply = _reply(await grader.generate(asked, config=config))
-            if aspect == "leak":
-                said["leak"] = read_yes_no(reply)
-                continue
-            value = read_score(reply, mode, labels=aspect == "alignment")
-            said["label" if isinstance(value, str) else aspect] = value
-        except Unsettled as e:
-            said["error"] = said["error"] or f"{aspect}: {e}"
-        except Exception as e:  # Inspect has retried: what still fails is no verdict, and no reason to lose the answers
-            said["error"] = said["error"] or f"{aspect}: {type(e).__name__}"
-    return said
-
-
-def _reply(output: ModelOutput) -> Reply:
-    if not output.choices or output.error:
-        raise Unsettled(output.error or "the grader gave no reply")
-    logprobs = output.choices[0].logprobs
-    if logprobs is None or not logprobs.content or not logprobs.content[0].top_logprobs:
-        return Reply(output.completion)
-    first = logprobs.content[0]
-    return Reply(output.completion, first.token, [(t.token, t.logprob) for t in first.top_logprobs])
