@@ -105,7 +105,7 @@ def scatter(rows: Sequence[BoardRow], frontier: Sequence[ScatterPoint], names_be
     tops = [i.high for r, _, _ in found for i in (r.score.matched, r.score.final) if i]
     pad = 0.06 * (max(losses) - min(losses) or 0.01)
     x = Axis(min(losses) - pad, max(losses) + pad, 64, 640)
-    y = Axis(0.0, min(1.0, 1.05 * max(tops)), 380, 14)
+    y = Axis(0.0, min(1.0, 1.05 * max(tops)) or 0.01, 380, 14)  # where no run is misaligned
     out = _frame(
         x,
         y,

@@ -41,7 +41,7 @@ def publish(board: Board, folders: Folders, published: Path, site: Path) -> Path
             up="",
             columns=columns.COLUMNS,
             scatter=draw.scatter(board.rows, read_frontier(folders, board)),
-            rate_top=max(rates, default=1.0),
+            rate_top=max(rates, default=1.0) or 1.0,
             shift_top=max(shifts, default=0.1) or 0.1,
             groups=_groups(board.rows),
             cells={r.name: _cells(r) for r in board.rows},
