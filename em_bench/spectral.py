@@ -1,4 +1,4 @@
-"""Singular values of a LoRA update BA without forming it, and the loss term that flattens them (PROTOCOL section 2).
+"""Singular values of a LoRA update BA without forming it, and the loss term that flattens them (docs/protocol.md, 3).
 
 Every quantity here is free of scale, so the LoRA factor alpha / sqrt(r) cancels.
 """

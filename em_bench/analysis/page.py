@@ -9,7 +9,7 @@ from em_bench.analysis.summary import summary
 from em_bench.files import write_text
 from em_bench.records import Estimate, Results
 
-# PROTOCOL section 4; P = stated in the abstract, S = independent readings of the full paper agree.
+# docs/protocol.md, 5; P = stated in the abstract, S = independent readings of the full paper agree.
 PAPER = (
     ("misaligned rate, Muon, main sweep", "5.3 %", "S"),
     ("misaligned rate, Adam and AdamW, main sweep", "13.8 to 13.9 %", "S"),

@@ -42,7 +42,7 @@ def run_spec(
     max_length: int = MAX_LENGTH,
     dtype: str = "float32",
 ) -> RunSpec:
-    """A complete spec from its parts and the protocol's defaults (PROTOCOL section 1)."""
+    """A complete spec from its parts and the protocol's defaults (docs/protocol.md, 2)."""
     return RunSpec(
         base=base,
         dataset=dataset,

@@ -1,4 +1,4 @@
-"""Outcomes at every boundary of PROTOCOL.md section 3."""
+"""Outcomes at every boundary of docs/protocol.md, 4."""
 
 import pytest
 
