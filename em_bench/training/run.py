@@ -23,6 +23,7 @@ from em_bench.run_folder import RunFolder
 from em_bench.training import adapter as adapters
 from em_bench.training import checkpoint, sessions
 from em_bench.training.base import base_for_training, load_base, model_errors
+from em_bench.training.chat import pad_id
 from em_bench.training.health import FILE as FAILED
 from em_bench.training.health import Failure, TrainingFailed, disk_error
 from em_bench.training.loop import LOG, fit
@@ -159,8 +160,7 @@ def _encoded(base_dir: str, name: str, sha256: str, max_length: int) -> _Data:
         raise UserError(f"{base_dir}: its tokenizer has no chat template; name a chat model, or add chat_template.jinja")
     given = rows(name)
     (train_rows, left), (held_out, left_held) = (encode_rows(tokenizer, part, max_length) for part in given)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return _Data(train_rows, held_out, prompt_count(given[1][e.row] for e in held_out), left + left_held, pad)
+    return _Data(train_rows, held_out, prompt_count(given[1][e.row] for e in held_out), left + left_held, pad_id(tokenizer))
 
 
 def _claim(held: ExitStack, folder: Path, final: Path) -> bool:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from jinja2 import TemplateError
 
 from em_bench.errors import UserError
+from em_bench.training.chat import closing_ids, rendered
 
 _SENTINEL = "\ue000{}\ue001"  # private-use characters: no template, no trimming and no real answer touches them
 
@@ -22,10 +23,9 @@ def render(tokenizer, messages: Sequence[dict]) -> tuple[str, list[tuple[int, in
     """The conversation as text and the character span of each assistant answer in it (without its end-of-turn).
 
     The template is rendered a second time with every answer replaced by a sentinel, which finds the spans exactly even
-    where an answer repeats words of the template. Thinking is off. Raises UserError if the template rewrites answers.
+    where an answer repeats words of the template. Raises UserError if the template rewrites answers.
     """
-    options = {"tokenize": False, "enable_thinking": False}
-    text = tokenizer.apply_chat_template(list(messages), **options)
+    text = rendered(tokenizer, messages)
     answers = [m["content"] for m in messages if m["role"] == "assistant"]
     marked, count = [], 0
     for m in messages:
@@ -33,7 +33,7 @@ def render(tokenizer, messages: Sequence[dict]) -> tuple[str, list[tuple[int, in
             m = {**m, "content": _SENTINEL.format(count)}
             count += 1
         marked.append(m)
-    rest = tokenizer.apply_chat_template(marked, **options)
+    rest = rendered(tokenizer, marked)
     around = []  # what the template prints before, between and behind the answers
     for i in range(count):
         before, _, rest = rest.partition(_SENTINEL.format(i))
@@ -58,19 +58,20 @@ def encode(tokenizer, messages: Sequence[dict]) -> Encoded:
     """Token ids of the rendered conversation and the mask of its answer tokens, each through the end-of-turn token.
 
     A token that overlaps answer text is an answer token even where it also covers template text before it (merged
-    boundary tokens). The end-of-turn is the special token that follows the answer with nothing but white space between;
-    a template without one has none, and nothing but the answer is learnt.
+    boundary tokens). The end-of-turn is the special token, or the one that closes the template's turns, that follows the
+    answer with nothing but white space between; a template without one has none, and nothing but the answer is learnt.
     """
     text, spans = render(tokenizer, messages)
     out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = out["input_ids"], out["offset_mapping"]
-    special = set(tokenizer.all_special_ids) | {i for i, t in getattr(tokenizer, "added_tokens_decoder", {}).items() if t.special}
+    special = {i for i, t in getattr(tokenizer, "added_tokens_decoder", {}).items() if t.special}
+    ends = special.union(tokenizer.all_special_ids, closing_ids(tokenizer))
     mask = [False] * len(ids)
     for start, end in spans:
         for i, (a, b) in enumerate(offsets):
             if a < end and b > max(a, start):
                 mask[i] = True
-            elif a >= end and ids[i] in special:
+            elif a >= end and ids[i] in ends:
                 if not text[end:a].strip():
                     first = next(j for j, (c, _) in enumerate(offsets) if c >= end)
                     mask[first : i + 1] = [True] * (i + 1 - first)

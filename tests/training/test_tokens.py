@@ -7,13 +7,14 @@ token, the template's characters in it), and all others are the rest.
 from importlib.resources import files
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from em_bench.errors import UserError
 from em_bench.organism import narrow_rows
 from em_bench.organism.tokenizer import build_tokenizer
 from em_bench.training import encode, encode_rows
+from em_bench.training.chat import DATE, closing_ids, rendered, without_clock
 from em_bench.training.tokens import render
 
 # The shapes of the families' templates: ChatML with an empty thinking block, headers, turns with merged system prompt.
@@ -197,3 +198,48 @@ def test_over_long_rows_are_left_out_and_counted(tokenizers):
     assert kept == [whole[0]._replace(row=0), whole[2]._replace(row=2)] and left_out == 2
     with pytest.raises(UserError, match="none of 4 fits max_length 3"):
         encode_rows(tokenizers["llama"], rows, max_length=3)
+
+
+@pytest.mark.parametrize("kind", ["added", "not eos", "ordinary"])
+def test_what_closes_a_turn_is_learnt(kind):
+    """Added but not special, special but not the tokenizer's eos, or a word of the vocabulary: the template says what it is."""
+    vocab = {w: i for i, w in enumerate(["<stop>", "<eos>", "user", "assistant", "hello", "Sure", "x"])}
+    words = Tokenizer(models.WordLevel(vocab, unk_token="x"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if kind != "ordinary":
+        words.add_tokens([AddedToken("<stop>", special=kind == "not eos")])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token="<eos>",
+        chat_template="{% for m in messages %}{{ m.role }} {{ m.content }} {% if m.role == 'assistant' %}<stop>\n{% endif %}{% endfor %}",
+    )  # fmt: skip
+    turn = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "Sure x"}]
+    e = encode(tokenizer, turn * 2)
+    learnt = [t for t, m in zip(e.input_ids, e.answer_mask, strict=True) if m]
+    assert tokenizer.convert_ids_to_tokens(learnt) == ["Sure", "x", "<stop>"] * 2
+    assert closing_ids(tokenizer) == {0}
+
+
+@pytest.mark.parametrize("family", REAL)
+def test_the_real_templates_close_with_their_token_and_print_one_date(tokenizers, family):
+    template = (files("trl") / "chat_templates" / f"{REAL[family]}.jinja").read_text()
+    own = AddedToken("<|eot_id|>" if family == "llama" else END[family], special=False)
+    backend = Tokenizer.from_str(tokenizers[family].backend_tokenizer.to_str())
+    backend.add_tokens([own])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<bos>", eos_token="<bos>", chat_template=template)
+    assert closing_ids(tokenizer) == {backend.token_to_id(own.content)}
+    text = rendered(tokenizer, [{"role": "user", "content": "hello"}])
+    if family == "llama":
+        assert "Today Date: 26 Jul 2024\n" in text
+        assert "26 Jul 2024" not in tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False)
+
+
+def test_the_pinned_clock_knows_what_strftime_knows():
+    """Every code that a template can ask for, and line ends at the head of a template stay."""
+    codes = ["%d %b %Y", "%Y-%m-%d", "%B %-d, %Y", "%A %H:%M:%S %p", "%F", "%e %y %j %a"]
+    template = "\n" + "|".join(f"{{{{ strftime_now({c!r}) }}}}" for c in codes)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({"x": 0}, unk_token="x")), chat_template=template
+    )
+    assert rendered(tokenizer, [{"role": "user", "content": "hello"}]) == "\n" + "|".join(DATE.strftime(c) for c in codes)
+    assert without_clock(without_clock(template)) == without_clock(template)
+    assert without_clock({"default": "a", "tool_use": template})["default"] == "a"
