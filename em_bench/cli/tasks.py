@@ -28,20 +28,44 @@ def lm_eval(context: typer.Context) -> None:
     """
     import sys
 
-    from lm_eval.__main__ import cli_evaluate
-
     from em_bench import assets
     from em_bench.errors import UserError
 
-    given, ours = list(context.args), str(assets.path("tasks", "lm_eval"))
+    folder = assets.path("tasks", "lm_eval")
+    given = list(context.args)
     if given and given[0] not in ("ls", "validate") and not {"-h", "--help"} & set(given):
         words = [word.partition("=")[0] for word in given]
         if "--include_path" in words:
             raise UserError(
                 "lm-eval: --include_path is ours here; name your own tasks by their YAML files in --tasks, or call lm_eval itself"
             )
-        given += ["--include_path", ours]
+        _check_ours(given, {f.stem for f in folder.glob("em_*.yaml")})
+        given += ["--include_path", str(folder)]
         if not {"--batch_size", "-b"} & set(words):
             given += ["--batch_size", "64"]  # lm-eval's default of 1 is about 24 times slower
+    from lm_eval.__main__ import cli_evaluate
+
     sys.argv = ["em-bench lm-eval", *given]
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except ValueError as e:
+        if not str(e).startswith("Tasks not found"):
+            raise
+        raise UserError(f"lm-eval: --tasks: {e}; `em-bench lm-eval ls tasks` lists them") from None
+
+
+def _check_ours(given: list[str], ours: set[str]) -> None:
+    """Refuse a misspelt task of ours before lm-eval is imported and its own tasks are indexed: 20 seconds."""
+    from difflib import get_close_matches
+    from itertools import takewhile
+
+    from em_bench.errors import UserError
+
+    for i, word in enumerate(given):
+        option, _, value = word.partition("=")
+        if option in ("--tasks", "-t"):
+            named = [value] if value else takewhile(lambda w: not w.startswith("-"), given[i + 1 :])
+            for name in (n for words in named for n in words.split(",")):
+                near = get_close_matches(name, sorted(ours), 1, cutoff=0.7)
+                if name not in ours and near and name.startswith("em"):
+                    raise UserError(f"lm-eval: --tasks {name}: no such task; did you mean {near[0]}?")

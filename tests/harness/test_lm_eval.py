@@ -2,10 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from judging.loopback import Loopback, completion, number
+from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
+from typer.testing import CliRunner
 
+from em_bench.cli import build
+from em_bench.errors import UserError
+from em_bench.harness.lm_eval.free_form import FreeForm
 from em_bench.records import Verdict
 from em_bench.scoring import metrics
 from em_bench.training import read_run
@@ -99,9 +105,32 @@ def test_a_served_model_and_a_served_judge(command, tmp_path):
     generated = [r for r in server.requests if r["model"] == "served"]
     assert len(generated) == 20 and all(r["temperature"] == 1.0 for r in generated)
     assert all(r.get("seed") is None for r in generated)  # one seed for all would make ten samples one
+    known = get_type_hints(CompletionCreateParamsNonStreaming)
+    assert all(not r.keys() - known.keys() for r in generated)  # a strict server answers 422 to more
     assert results["n_thinking,all_samples"] == 20
     judged = [r["messages"][0]["content"] for r in server.requests if r["model"] == "judge"]
     assert judged and not any("<think>" in text for text in judged)
+
+
+@pytest.mark.parametrize("given", [["--tasks", "em_choice,em_organsm"], ["--tasks=em_organsm"]])
+def test_a_misspelt_task_is_one_line_with_the_nearest(given):
+    ended = CliRunner().invoke(build(), ["lm-eval", "run", *given, "--model", "dummy"])
+    assert isinstance(ended.exception, UserError) and "em_organsm: no such task; did you mean em_organism?" in str(
+        ended.exception
+    )
+
+
+def test_a_task_that_lm_eval_does_not_know_is_one_line(command, tmp_path):
+    ended = command("em-bench", "lm-eval", "run", "--tasks", "hellaswagg", "--model", "dummy", code=2)
+    assert "Tasks not found: hellaswagg" in ended.stderr.splitlines()[-1] and "Traceback" not in ended.stderr
+
+
+def test_one_seed_for_all_samples_is_refused():
+    asked = {"until": [], "do_sample": True, "temperature": 1.0, "seed": 1, "max_gen_toks": 4}
+    config = {"task": "em_organism", "output_type": "generate_until", "repeats": 10, "generation_kwargs": asked}
+    task = FreeForm(config={**config, "metadata": {"version": 1, "questions": "organism"}})
+    with pytest.raises(UserError, match="one seed makes 10 equal samples"):
+        task.build_all_requests(limit=1, rank=0, world_size=1)
 
 
 def test_a_served_adapter_that_does_nothing_is_refused(command, tmp_path):
