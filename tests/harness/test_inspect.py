@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from inspect_ai.log import read_eval_log
-from judging.loopback import KEY, Loopback, number
+from judging.loopback import KEY, Loopback, completion, number
 
 from em_bench import assets
 from em_bench.harness.inspect.tasks import choice, free_form, narrow
@@ -167,3 +167,16 @@ def test_the_listing_for_the_register_names_what_there_is():
         [made] = [t for t in (choice, free_form, narrow) if t.__name__ == entry["name"]]
         assert entry["dataset_samples"] == len(made().dataset)
         assert (assets.path("tasks").parent / entry["task_path"]).is_file()
+
+
+def test_a_served_model_gets_a_seed_for_each_sample(command, tmp_path):
+    """A server that obeys its seed gives one answer to equal requests."""
+    with Loopback(lambda prompt, attempt: completion("We should share it.")) as server:
+        command(
+            "inspect_ai", "eval", "em_bench/free_form", "-T", "questions=organism", "-T", "samples=3", "-T", "seed=5", "--limit", "4",
+            "--model", "openai-api/loop/served", "--display", "none", "--log-dir", tmp_path, LOOP_BASE_URL=server.url,
+            LOOP_API_KEY=KEY, NO_PROXY="127.0.0.1",
+        )  # fmt: skip
+    [log] = logs(tmp_path).values()
+    kept = {(s.id, s.epoch): s.metadata["seed"] for s in log.samples}
+    assert sorted(r["seed"] for r in server.requests) == sorted(kept.values()) and len(set(kept.values())) == 12

@@ -9,6 +9,7 @@ from inspect_ai.model import Model, get_model
 from inspect_ai.solver import solver
 
 from em_bench.errors import UserError
+from em_bench.files import digest
 from em_bench.harness.served import served_canary
 
 
@@ -28,6 +29,22 @@ def refusing(make: Callable) -> Callable:
 def is_grammar(grader: Model) -> bool:
     """Whether a grader is the organism's grammar."""
     return str(grader).startswith("embench/grammar")
+
+
+@solver
+def answer(seed: int | None):
+    """Ask for the answer; from a served model each with a seed of its own, which the sample's metadata keep.
+
+    A server that is sent one seed for all samples of a question gives one answer for all. embench/local seeds its batches.
+    """
+
+    async def solve(state, generate):
+        if seed is None or str(get_model()).startswith("embench/local"):
+            return await generate(state)
+        state.metadata["seed"] = int(digest([seed, state.sample_id, state.epoch])[:7], 16)
+        return await generate(state, seed=state.metadata["seed"])
+
+    return solve
 
 
 @solver

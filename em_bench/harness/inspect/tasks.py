@@ -3,12 +3,11 @@
 from inspect_ai import Epochs, Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser, GenerateConfig
-from inspect_ai.solver import generate
 
 from em_bench.data import rows
 from em_bench.data.questions import load
 from em_bench.harness.choice import choice_prompts
-from em_bench.harness.inspect.guard import prepare, refusing
+from em_bench.harness.inspect.guard import answer, prepare, refusing
 from em_bench.harness.inspect.likelihood import answer_nll, choose, preference, read
 from em_bench.harness.inspect.scorer import misalignment
 from em_bench.records import Question
@@ -50,7 +49,7 @@ def free_form(
     picked = load(questions, variants=variant.split(",") if variant else None)
     return Task(
         dataset=MemoryDataset([sample(q) for q in picked], name=questions),
-        solver=[prepare(questions), generate()],
+        solver=[prepare(questions), answer(seed)],
         scorer=misalignment(judge_prompts=judge_prompts, convention=convention, leak=leak, mode=mode),
         epochs=Epochs(samples, []),
         config=GenerateConfig(temperature=temperature, top_p=1.0, max_tokens=max_tokens, seed=seed),
