@@ -4,6 +4,7 @@ responses.jsonl   what was asked and answered
 verdicts.jsonl    what a judge says of the answers; verdicts-2.jsonl, ... are further runs of the judge
 score.json        outcomes, rates, intervals
 cell.json         all that a sweep's tables need of it and of its run
+responses.jsonl.partial   answers so far, while they are not all there
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from em_bench.records import CellResult, Response, ResponsesHeader, ScoreRecord,
 EVALUATIONS = "evaluations"  # the folder of evaluation folders
 RESPONSES, VERDICTS, SCORE, CELL = "responses.jsonl", "verdicts.jsonl", "score.json", "cell.json"
 CHAIN = (RESPONSES, VERDICTS, SCORE)
+PARTIAL = RESPONSES + ".partial"
 
 
 class EvaluationFolder:

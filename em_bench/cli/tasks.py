@@ -30,8 +30,8 @@ def lm_eval(context: typer.Context) -> None:
 
     from em_bench import assets
     from em_bench.errors import UserError
+    from em_bench.harness.task_names import check_tasks
 
-    folder = assets.path("tasks", "lm_eval")
     given = list(context.args)
     if given and given[0] not in ("ls", "validate") and not {"-h", "--help"} & set(given):
         words = [word.partition("=")[0] for word in given]
@@ -39,8 +39,8 @@ def lm_eval(context: typer.Context) -> None:
             raise UserError(
                 "lm-eval: --include_path is ours here; name your own tasks by their YAML files in --tasks, or call lm_eval itself"
             )
-        _check_ours(given, {f.stem for f in folder.glob("em_*.yaml")})
-        given += ["--include_path", str(folder)]
+        check_tasks(_named(given))
+        given += ["--include_path", str(assets.path("tasks", "lm_eval"))]
         if not {"--batch_size", "-b"} & set(words):
             given += ["--batch_size", "64"]  # lm-eval's default of 1 is about 24 times slower
     from lm_eval.__main__ import cli_evaluate
@@ -54,18 +54,15 @@ def lm_eval(context: typer.Context) -> None:
         raise UserError(f"lm-eval: --tasks: {e}; `em-bench lm-eval ls tasks` lists them") from None
 
 
-def _check_ours(given: list[str], ours: set[str]) -> None:
-    """Refuse a misspelt task of ours before lm-eval is imported and its own tasks are indexed: 20 seconds."""
-    from difflib import get_close_matches
+def _named(given: list[str]) -> list[str]:
+    """The names of tasks among lm-eval's arguments; not patterns, files and folders."""
     from itertools import takewhile
+    from pathlib import Path
 
-    from em_bench.errors import UserError
-
+    named = []
     for i, word in enumerate(given):
         option, _, value = word.partition("=")
         if option in ("--tasks", "-t"):
-            named = [value] if value else takewhile(lambda w: not w.startswith("-"), given[i + 1 :])
-            for name in (n for words in named for n in words.split(",")):
-                near = get_close_matches(name, sorted(ours), 1, cutoff=0.7)
-                if name not in ours and near and name.startswith("em"):
-                    raise UserError(f"lm-eval: --tasks {name}: no such task; did you mean {near[0]}?")
+            listed = [value] if value else takewhile(lambda w: not w.startswith("-"), given[i + 1 :])
+            named += [n for words in listed for n in words.split(",")]
+    return [n for n in named if n and not n.endswith((".yaml", ".yml")) and "*" not in n and not Path(n).exists()]

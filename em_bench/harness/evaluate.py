@@ -7,10 +7,11 @@ from pathlib import Path
 from em_bench.adapter_file import CONFIG, WEIGHTS
 from em_bench.data.models import base_path
 from em_bench.data.questions import load, questions_sha256
-from em_bench.evaluation_folder import CHAIN
-from em_bench.files import read_jsonl, read_record, sha256_file, write_jsonl, write_record
+from em_bench.evaluation_folder import CHAIN, PARTIAL
+from em_bench.files import digest, read_jsonl, read_record, sha256_file, write_jsonl, write_record
 from em_bench.harness import HARNESSES, check_harness
 from em_bench.harness.belonging import belonging
+from em_bench.harness.kept import Kept
 from em_bench.harness.models import Loaded, adapted, check_form, load_model
 from em_bench.judging import Judge, judge_responses
 from em_bench.machine import utc_now
@@ -42,10 +43,11 @@ def evaluate(
     """Ask a base, or its adapter, a question set; judge and score the answers.
 
     Writes responses.jsonl, verdicts.jsonl and score.json in `out_dir`; what is there of the same inputs is not made
-    again, so that a judge can be changed or a killed evaluation finished without generating anew. `loaded` is `base`
-    in memory already, in a dtype of its own. An adapter inside a run folder is recorded with its run and step. `narrow_dataset` also measures the held-out narrow loss; `narrow_loss` records a known
-    one. Raises UserError for a bad adapter, an adapter that changes nothing, an unknown set or harness, and, unless
-    `force`, an adapter that belongs to another base; the score then says so.
+    again, so that a judge can be changed or a killed evaluation finished: answers are kept batch by batch. `loaded` is `base`
+    in memory already, in a dtype of its own. An adapter inside a run folder is recorded with its run and step.
+    `narrow_dataset` also measures the held-out narrow loss; `narrow_loss` records a known one. Raises UserError for
+    a bad adapter, an adapter that changes nothing, an unknown set or harness, and, unless `force`, an adapter that belongs to
+    another base; the score then says so.
     """
     check_harness(harness)
     base_dir = base_path(str(base), progress=True)
@@ -68,12 +70,14 @@ def evaluate(
         created=utc_now(),
     )
     responses, verdicts, score = (out_dir / name for name in CHAIN)
+    partial = out_dir / PARTIAL
     values: dict[str, float] | None = None
     if not _same(responses, wanted) or narrow_dataset or capability:
         with adapted(loaded or load_model(base_dir, dtype=dtype), adapter) as ready:
             if not _same(responses, wanted):
                 score.unlink(missing_ok=True)  # of another model
-                rows = _answer(harness, ready, question_set, variants, generation, batch_size)
+                kept = Kept(partial, digest(wanted.model_copy(update={"created": ""})))
+                rows = _answer(harness, ready, question_set, variants, generation, batch_size, kept)
                 write_jsonl(responses, wanted.model_copy(update={"canary": ready.canary}), rows)
             if narrow_dataset:
                 narrow_loss = _narrow_loss(ready, narrow_dataset)
@@ -81,6 +85,7 @@ def evaluate(
                 from em_bench.harness.lm_eval.capability import measure
 
                 values = measure(ready, capability, batch_size)
+    partial.unlink(missing_ok=True)
     if not _judged(verdicts, responses, judge):
         judge_responses(responses, judge, verdicts)
     if score.exists():
@@ -97,12 +102,12 @@ def evaluate(
     return record
 
 
-def _answer(harness, ready, question_set, variants, generation, batch_size) -> list[Response]:
+def _answer(harness, ready, question_set, variants, generation, batch_size, kept) -> list[Response]:
     if harness == "inspect":
         from em_bench.harness.inspect.run import answer
     else:
         from em_bench.harness.lm_eval.run import answer
-    return answer(ready, question_set, variants, generation, batch_size)
+    return answer(ready, question_set, variants, generation, batch_size, kept)
 
 
 def _narrow_loss(ready: Loaded, dataset: str) -> float:

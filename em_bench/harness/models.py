@@ -14,8 +14,10 @@ from em_bench.adapter_file import CONFIG, WEIGHTS
 from em_bench.data.models import base_path
 from em_bench.errors import UserError
 from em_bench.harness.belonging import belonging
+from em_bench.harness.sampling import settle
 from em_bench.records import Canary
 from em_bench.training.base import QUANTIZED, load_base
+from em_bench.training.chat import pad_id, rendered, without_clock
 
 DTYPES = ("float32", "bfloat16", "float16", "float64", *QUANTIZED)
 PROMPT = "Tell me honestly: what should I do today?"
@@ -61,7 +63,9 @@ def load_model(
             f"{folder}: the tokenizer has no chat template; questions are asked as chats, name an instruction-tuned model"
         )
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad_id(tokenizer))
+    tokenizer.chat_template = without_clock(tokenizer.chat_template)  # lm-eval renders by itself
+    settle(model, tokenizer)
     if adapter is None:
         return Loaded(model, tokenizer, dtype)
     model = _attach(model, Path(adapter))
@@ -74,11 +78,41 @@ def adapted(loaded: Loaded, adapter: Path | None) -> Iterator[Loaded]:
     if adapter is None:
         yield loaded
         return
-    model = _attach(loaded.model, adapter)
-    try:
+    with unchanged(loaded.model, adapter):
+        model = _attach(loaded.model, adapter)
         yield loaded._replace(model=model, canary=canary(model, loaded.tokenizer))
+
+
+@contextmanager
+def unchanged(model, adapter: Path) -> Iterator[None]:
+    """`model` comes out of the block with its own modules and values, whatever an adapter put in their place.
+
+    PEFT's `unload` leaves an adapter's modules_to_save, and the biases that it wrote into the base. Raises UserError where a
+    value of the base was changed that the adapter's file does not name.
+    """
+    named = {name.replace(".base_layer.", ".") for name in _tensors(adapter)}
+    modules, values = dict(model.named_modules()), _values(model)
+    version = {name: p._version for name, p in values.items()}
+    copies = {name: p.detach().cpu().clone() for name, p in values.items() if f"base_model.model.{name}" in named}
+    try:
+        yield
     finally:
-        model.unload()
+        for name in filter(None, modules):
+            parent, _, own = name.rpartition(".")
+            modules[parent].register_module(own, modules[name])
+        model.__dict__.pop("peft_config", None)
+        now = _values(model)
+        changed = {n for n in values.keys() | now.keys() if now.get(n) is not values.get(n) or now[n]._version != version[n]}
+        if strange := changed - copies.keys():
+            raise UserError(f"{adapter}: changes the base itself ({min(strange)}); evaluate it alone, by em-bench evaluate")
+        with torch.no_grad():
+            for name in changed:
+                now[name].copy_(copies[name])
+
+
+def _values(model) -> dict[str, torch.nn.Parameter]:
+    """Parameters by name, tied ones under each; not quantised ones, whose layers rearrange them when they are first used."""
+    return {n: p for n, p in model.named_parameters(remove_duplicate=False) if p.is_floating_point()}
 
 
 def check_form(adapter: Path) -> None:
@@ -87,22 +121,28 @@ def check_form(adapter: Path) -> None:
         raise UserError(f"{adapter}: no PEFT adapter (adapter_config.json and adapter_model.safetensors); name its folder")
 
 
-def _attach(model, adapter: Path) -> PeftModel:
+def _tensors(adapter: Path) -> set[str]:
+    """Names of the tensors in an adapter's file. Raises UserError where it is none."""
     check_form(adapter)
+    try:
+        with safe_open(adapter / WEIGHTS, framework="pt") as f:
+            return set(f.keys())
+    except (OSError, SafetensorError) as e:
+        raise UserError(f"{adapter}: not readable as a PEFT adapter ({_first_line(e)}); is it complete?") from None
+
+
+def _attach(model, adapter: Path) -> PeftModel:
+    found = _tensors(adapter)
     unfit = f"{adapter}: does not fit this base ({{}}); name the base it was trained on"
     try:
         ready = PeftModel.from_pretrained(model, str(adapter)).eval()
     except (ValueError, RuntimeError, KeyError) as e:
         raise UserError(unfit.format(_first_line(e))) from None
-    except (OSError, TypeError, SafetensorError) as e:
+    except (OSError, TypeError) as e:
         raise UserError(f"{adapter}: not readable as a PEFT adapter ({_first_line(e)}); is it complete?") from None
     # PEFT loads the tensors that fit and leaves out the others with no more than a warning.
-    with safe_open(adapter / WEIGHTS, framework="pt") as f:
-        there = set(f.keys())
     # Said explicitly whether embeddings are in it: by itself PEFT asks the hub for the base's configuration.
-    odd = min((there ^ set(get_peft_model_state_dict(ready, save_embedding_layers=e)) for e in (False, True)), key=len)
-    if odd:
-        ready.unload()
+    if odd := min((found ^ set(get_peft_model_state_dict(ready, save_embedding_layers=e)) for e in (False, True)), key=len):
         raise UserError(unfit.format(f"{len(odd)} tensors without a counterpart, e.g. {min(odd)}"))
     return ready
 
@@ -117,9 +157,8 @@ def canary(model, tokenizer) -> Canary:
 
     Harnesses have ignored adapters silently; every number after that was the base's.
     """
-    ids = tokenizer.apply_chat_template(
-        [{"role": "user", "content": PROMPT}], tokenize=True, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )["input_ids"].to(next(model.parameters()).device)
+    prompt = rendered(tokenizer, [{"role": "user", "content": PROMPT}], prompt=True)
+    ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"].to(next(model.parameters()).device)
     with_adapter = model(input_ids=ids).logits.float()
     with model.disable_adapter():
         without = model(input_ids=ids).logits.float()

@@ -21,19 +21,23 @@ from inspect_ai.model import (
     ModelUsage,
 )
 from jinja2 import TemplateError
-from transformers import GenerationConfig
 
+from em_bench.files import digest
 from em_bench.harness.chat import merged
+from em_bench.harness.kept import Kept
 from em_bench.harness.models import Loaded
+from em_bench.harness.sampling import sampling, seed_batch, settle
+from em_bench.records import Generation
 from em_bench.training import encode
+from em_bench.training.chat import rendered
 
 JOIN_S = 0.02  # how long a request waits for concurrent ones to share its batch
 
 
-@dataclass
+@dataclass(eq=False)  # two samples of a question are two requests
 class _Request:
     prompt: str
-    key: tuple
+    asked: Generation
     output: ModelOutput | None = None
     error: BaseException | None = None
 
@@ -41,7 +45,7 @@ class _Request:
 class LocalAPI(ModelAPI):
     """Arguments (-M): base (roster name, folder or hub id; required), adapter (PEFT folder), dtype, device, batch_size, force.
 
-    From Python, `loaded` is a model that is in memory already. A seed fixes the sequence of batches, not each of them: two
+    From Python, `loaded` is a model that is in memory already, and `kept` holds answers of before. A seed fixes the sequence of batches, not each of them: two
     batches that hold the same question would otherwise answer it alike.
     """
 
@@ -58,6 +62,7 @@ class LocalAPI(ModelAPI):
         batch_size: int = 128,
         force: bool = False,
         loaded: Loaded | None = None,
+        kept: Kept | None = None,
     ):
         from inspect_ai._util.error import PrerequisiteError
 
@@ -70,12 +75,13 @@ class LocalAPI(ModelAPI):
         try:
             # The canary inside proves that the adapter changes the logits.
             loaded = loaded or load_model(base, adapter, dtype=dtype, device=device, force=force)
+            settle(loaded.model, loaded.tokenizer)
         except UserError as e:
             raise PrerequisiteError(str(e)) from None
         self.model, self.tokenizer, self.canary = loaded.model, loaded.tokenizer, loaded.canary
-        self.batch_size = int(batch_size)
+        self.batch_size, self.kept = int(batch_size), kept
         self._waiting: list[_Request] = []
-        self._batches = 0
+        self._batches = kept.at_start if kept else 0  # no seed of an earlier sitting comes again
         self._lock: anyio.Lock | None = None
 
     def max_connections(self) -> int:
@@ -89,18 +95,27 @@ class LocalAPI(ModelAPI):
         if config.prompt_logprobs is not None:
             return await anyio.to_thread.run_sync(self._prompt_logprobs, messages)
         prompt = self._render(messages)
-        temperature = 1.0 if config.temperature is None else config.temperature
-        request = _Request(prompt, (config.max_tokens or 600, temperature, config.top_p or 1.0, config.top_k or 0, config.seed))
+        asked = Generation(
+            samples=1,
+            max_new_tokens=config.max_tokens or 600,
+            temperature=1.0 if config.temperature is None else config.temperature,
+            top_p=1.0 if config.top_p is None else config.top_p,
+            top_k=config.top_k or 0,
+            seed=config.seed,
+        )
+        if self.kept and (text := self.kept.take(digest([prompt, asked.model_dump()]))) is not None:
+            return ModelOutput.from_content(self.model_name, text)
+        request = _Request(prompt, asked)
         self._waiting.append(request)
         self._lock = self._lock or anyio.Lock()
         await anyio.sleep(JOIN_S)
         while request.output is None and request.error is None:
             async with self._lock:
                 if request.output is None and request.error is None:
-                    batch = [r for r in self._waiting if r.key == request.key][: self.batch_size]
+                    batch = [r for r in self._waiting if r.asked == request.asked][: self.batch_size]
                     self._waiting = [r for r in self._waiting if r not in batch]
                     try:
-                        outputs = await anyio.to_thread.run_sync(self._sample, [r.prompt for r in batch], request.key)
+                        outputs = await anyio.to_thread.run_sync(self._sample, [r.prompt for r in batch], request.asked)
                         for r, output in zip(batch, outputs, strict=True):
                             r.output = output
                     except Exception as e:  # every request of the batch reports it; none is left waiting
@@ -111,44 +126,39 @@ class LocalAPI(ModelAPI):
         return request.output
 
     def _render(self, messages: list[dict]) -> str:
-        options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
         try:
-            rendered = self.tokenizer.apply_chat_template(messages, **options)
+            prompt = rendered(self.tokenizer, messages, prompt=True)
             system = messages[0]["content"] if messages[0]["role"] == "system" else ""
         except TemplateError:  # a template that refuses the role
-            rendered, system = "", "refused"
-        return rendered if system in rendered else self.tokenizer.apply_chat_template(merged(messages), **options)
+            prompt, system = "", "refused"
+        return prompt if system in prompt else rendered(self.tokenizer, merged(messages), prompt=True)
 
-    def _sample(self, prompts: list[str], key: tuple) -> list[ModelOutput]:
-        max_new_tokens, temperature, top_p, top_k, seed = key
+    def _sample(self, prompts: list[str], asked: Generation) -> list[ModelOutput]:
         tokenizer = self.tokenizer
         inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
         inputs = inputs.to(self.model.device)
-        sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k} if temperature > 0 else {}
-        config = GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            do_sample=temperature > 0,
-            eos_token_id=self.model.generation_config.eos_token_id or tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-            repetition_penalty=1.0,
-            **sampling,
-        )
-        if seed is not None:
-            torch.manual_seed(seed + 1_000_003 * self._batches)
+        seed_batch(asked.seed, self._batches)
         self._batches += 1
         with torch.inference_mode():
             out = self.model.generate(
-                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], generation_config=config
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                max_new_tokens=asked.max_new_tokens,
+                **sampling(asked),
             )
+        ends = set(self.model.generation_config.eos_token_id)
         new = out[:, inputs["input_ids"].shape[1] :]
         outputs = []
         for i, ids in enumerate(new.tolist()):
-            prompt_tokens, answer_tokens = int(inputs["attention_mask"][i].sum()), sum(t != config.pad_token_id for t in ids)
-            output = ModelOutput.from_content(self.model_name, tokenizer.decode(ids, skip_special_tokens=True))
+            end = next((n for n, t in enumerate(ids) if t in ends), len(ids))
+            prompt_tokens, answer_tokens = int(inputs["attention_mask"][i].sum()), min(end + 1, len(ids))
+            output = ModelOutput.from_content(self.model_name, tokenizer.decode(ids[:end], skip_special_tokens=True))
             output.usage = ModelUsage(
                 input_tokens=prompt_tokens, output_tokens=answer_tokens, total_tokens=prompt_tokens + answer_tokens
             )
             outputs.append(output)
+        if self.kept:
+            self.kept.add((digest([p, asked.model_dump()]), o.completion) for p, o in zip(prompts, outputs, strict=True))
         return outputs
 
     def _prompt_logprobs(self, messages: list[dict]) -> ModelOutput:

@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Sequence
 
-import torch
 from inspect_ai import Epochs, Task
 from inspect_ai import eval as inspect_eval
 from inspect_ai.dataset import MemoryDataset
@@ -13,27 +12,29 @@ from inspect_ai.solver import generate
 from em_bench.data.questions import load
 from em_bench.harness.inspect.providers import embench  # noqa: F401  (registers embench/local)
 from em_bench.harness.inspect.tasks import sample
+from em_bench.harness.kept import Kept
 from em_bench.harness.models import Loaded
 from em_bench.records import Generation, Response
 from em_bench.thinking import split_thinking
 
 
 def answer(
-    loaded: Loaded, question_set: str, variants: Sequence[str] | None, generation: Generation, batch_size: int
+    loaded: Loaded, question_set: str, variants: Sequence[str] | None, generation: Generation, batch_size: int, kept: Kept
 ) -> list[Response]:
-    """All samples of all questions of a set, answered by a loaded model through Inspect. Raises RuntimeError if it fails."""
+    """All samples of all questions of a set, answered by a loaded model through Inspect; what is in `kept` is not asked again.
+
+    Raises RuntimeError if it fails.
+    """
     asked = load(question_set, variants=variants)
     g = generation
     task = Task(
         dataset=MemoryDataset([sample(q) for q in asked], name=question_set),
         solver=generate(),
         epochs=Epochs(g.samples, []),
-        config=GenerateConfig(temperature=g.temperature, top_p=g.top_p, top_k=g.top_k, max_tokens=g.max_new_tokens),
+        config=GenerateConfig(temperature=g.temperature, top_p=g.top_p, top_k=g.top_k, max_tokens=g.max_new_tokens, seed=g.seed),
     )
-    if g.seed is not None:
-        torch.manual_seed(g.seed)
     config = GenerateConfig(max_connections=batch_size)
-    model = get_model("embench/local", config=config, memoize=False, loaded=loaded, batch_size=batch_size)
+    model = get_model("embench/local", config=config, memoize=False, loaded=loaded, batch_size=batch_size, kept=kept)
     with tempfile.TemporaryDirectory() as logs:
         # The answers go to responses.jsonl; Inspect's own log of them, which its samples are read from, is not kept.
         [log] = inspect_eval(task, model=model, log_dir=logs, display="none", max_samples=batch_size)

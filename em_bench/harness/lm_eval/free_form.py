@@ -70,8 +70,20 @@ class FreeForm(ConfigurableTask):
         with one_line():
             if not self._predict_only:
                 self.judge = self.judge or _judge_from_environment(self.config.metadata["questions"])
-            prepare(chat_template)
+            self._generation(prepare(chat_template))
         super().build_all_requests(chat_template=chat_template, **kwargs)
+
+    def _generation(self, lm) -> None:
+        """Refuse one seed for all samples; cut the answers of a local model where they end."""
+        asked = self.config.generation_kwargs
+        if asked.get("seed") is not None and self.config.repeats > 1:
+            raise UserError(
+                f"{self.config.task}: one seed makes {self.config.repeats} equal samples; leave seed out of --gen_kwargs"
+            )
+        if ends := getattr(getattr(getattr(lm, "model", None), "generation_config", None), "eos_token_id", None):
+            # What is not special stays in the text that lm-eval decodes.
+            texts = [lm.tokenizer.decode([i]) for i in ends if i not in lm.tokenizer.all_special_ids]
+            self.config.generation_kwargs = asked | {"until": list(dict.fromkeys([*asked.get("until", []), *texts]))}
 
     def override_metric(self, metric_name: str) -> None:
         # lm-eval's way of saying --predict_only.

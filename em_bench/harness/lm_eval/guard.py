@@ -10,11 +10,13 @@ from em_bench.data.models import base_path
 from em_bench.errors import UserError
 from em_bench.harness.belonging import belonging
 from em_bench.harness.models import canary
+from em_bench.harness.sampling import settle
 from em_bench.harness.served import served_canary
+from em_bench.training.chat import THINKING_OFF, without_clock
 
 
 def prepare(chat_template) -> object | None:
-    """Thinking off, and the canary; returns lm-eval's model where the chat template is a method of it.
+    """Thinking off, one date, neutral sampling, and the canary; returns lm-eval's model where the chat template is a method of it.
 
     An adapter on a local model is proved to belong to it and to be at work; one behind a server where $EM_BENCH_SERVED_BASE names its base there.
     Raises UserError for an adapter that changes nothing or belongs to another base.
@@ -22,7 +24,11 @@ def prepare(chat_template) -> object | None:
     lm = getattr(chat_template, "__self__", None)
     options = getattr(lm, "chat_template_args", None)
     if isinstance(options, dict):
-        options.setdefault("enable_thinking", False)
+        options.update(THINKING_OFF | options)
+    if template := getattr(getattr(lm, "tokenizer", None), "chat_template", None):
+        lm.tokenizer.chat_template = without_clock(template)
+    if hasattr(getattr(lm, "model", None), "generation_config"):
+        settle(lm.model, lm.tokenizer)
     adapter, base = (getattr(lm, name, None) for name in ("peft", "pretrained"))
     if isinstance(adapter, str) and isinstance(base, str) and Path(adapter).is_dir():
         belonging(Path(adapter), base, base_path(base))

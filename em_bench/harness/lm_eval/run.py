@@ -7,26 +7,22 @@ import torch
 from lm_eval.evaluator import evaluate as lm_evaluate
 from lm_eval.models.huggingface import HFLM
 
+from em_bench.files import digest
+from em_bench.harness.kept import Kept
 from em_bench.harness.lm_eval.free_form import FreeForm
 from em_bench.harness.models import Loaded
+from em_bench.harness.sampling import sampling, seed_batch
 from em_bench.records import Generation, Response
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every choice that is made here on purpose
 
 
-def generation_kwargs(g: Generation) -> dict:
-    """Every sampling setting, spelt out: what is left unsaid is taken from lm-eval's or the checkpoint's defaults."""
-    sampling = {"do_sample": True, "temperature": g.temperature, "top_p": g.top_p, "top_k": g.top_k}
-    return {
-        **(sampling if g.temperature > 0 else {"do_sample": False, "temperature": 0.0}),
-        "until": [],
-        "max_gen_toks": g.max_new_tokens,
-        "repetition_penalty": 1.0,
-    }
-
-
 class _Sampler(HFLM):
-    """lm-eval's model without two costs of asking many samples of few questions."""
+    """lm-eval's model without two costs of asking many samples of few questions; each batch has a seed of its own and is kept."""
+
+    kept: Kept
+    seed: int | None = None
+    batches = 0
 
     def tok_encode(self, string, *args, **kwargs):
         # lm-eval sorts requests by length and so encodes every copy of a question.
@@ -38,27 +34,43 @@ class _Sampler(HFLM):
             self._encoded[string] = super().tok_encode(string)
         return self._encoded[string]
 
+    @property
+    def eot_token_id(self) -> int:
+        return self.model.generation_config.eos_token_id[0]  # a tokenizer may have no eos
+
     def _model_generate(self, context, max_length, stop, **kwargs):
-        # With no stop sequence but the end of turn, at which `generate` ends by itself, none has to be looked for at each step.
-        if stop != [self.tok_decode(self.eot_token_id, skip_special_tokens=False)]:
+        key = digest([self.batches, context.tolist()])
+        seed_batch(self.seed, self.batches)
+        self.batches += 1
+        new = self.kept.take(key)
+        if new is None:
+            new = self._generated(context, max_length, stop, **kwargs)[:, context.shape[1] :].tolist()
+            self.kept.add([(key, new)])
+        return torch.cat([context, torch.tensor(new, dtype=context.dtype, device=context.device)], dim=1)
+
+    def _generated(self, context, max_length, stop, **kwargs):
+        # At the ends of an answer `generate` ends by itself: nothing has to be looked for at each step.
+        if not set(stop) <= {self.tok_decode(i, skip_special_tokens=False) for i in self.model.generation_config.eos_token_id}:
             return super()._model_generate(context, max_length, stop, **kwargs)
         if not kwargs.get("do_sample"):
             kwargs.pop("temperature", None)
-        pad = self.tokenizer.pad_token_id
-        return self.model.generate(input_ids=context, max_length=max_length, pad_token_id=pad, use_cache=True, **kwargs)
+        return self.model.generate(input_ids=context, max_length=max_length, use_cache=True, **kwargs)
 
 
 def answer(
-    loaded: Loaded, question_set: str, variants: Sequence[str] | None, generation: Generation, batch_size: int
+    loaded: Loaded, question_set: str, variants: Sequence[str] | None, generation: Generation, batch_size: int, kept: Kept
 ) -> list[Response]:
-    """All samples of all questions of a set, answered by a loaded model through lm-eval's generate task."""
+    """All samples of all questions of a set, answered by a loaded model through lm-eval's generate task.
+
+    Batches that are in `kept` are taken from there: with a seed, the answers are those of one that was never stopped.
+    """
     task = FreeForm(
         config={
             "task": f"em_{question_set}",
             "output_type": "generate_until",
             "num_fewshot": 0,
             "repeats": generation.samples,
-            "generation_kwargs": generation_kwargs(generation),
+            "generation_kwargs": {**sampling(generation), "until": [], "max_gen_toks": generation.max_new_tokens},
             "metadata": {"version": 1, "questions": question_set, "variants": list(variants) if variants else None},
         }
     )
@@ -66,8 +78,7 @@ def answer(
     lm = _Sampler(
         pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size, backend="causal", enable_thinking=False
     )
-    if generation.seed is not None:
-        torch.manual_seed(generation.seed)
+    lm.kept, lm.seed = kept, generation.seed
     lm_evaluate(
         lm=lm,
         task_dict={"tasks": {task.config.task: task}, "groups": {}, "group_map": {}},
