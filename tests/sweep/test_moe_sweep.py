@@ -158,7 +158,9 @@ def test_the_board_checks_its_adapter_without_adapter_config(work):
     }
     save_file(scaled, folder / "same.safetensors")  # each expert of its own size: the same spectra, expert by expert
     assert checks.spectrum(folder / "same.safetensors", run) is None
-    assert "stable_rank is" in checks.spectrum(folder / "same.safetensors", run.model_copy(update={"expert_rank": RANK}))
+    assert "layers is 16, the record says 24" in checks.spectrum(
+        folder / "same.safetensors", run.model_copy(update={"expert_rank": RANK})
+    )
 
 
 def test_spectrum_has_a_row_an_expert(work):
