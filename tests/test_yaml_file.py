@@ -89,8 +89,11 @@ def test_a_byte_order_mark_is_no_part_of_a_text(written):
 
 
 def test_yaml_is_read_here_alone():
-    """A second reader is a second set of rules. `trial` writes YAML; `intake` makes this reader stricter."""
+    """A second reader is a second set of rules. `trial` writes YAML; `intake` makes this reader stricter.
+
+    The organism's own file is read where its bytes name the bases that are built: an edit there would build all of them anew.
+    """
     for path in PACKAGE.rglob("*.py"):
         called = {n.attr for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Attribute)}
-        if path.name != "yaml_file.py":
+        if path.relative_to(PACKAGE).as_posix() not in ("yaml_file.py", "organism/language.py"):
             assert not called & {"safe_load", "full_load", "unsafe_load", "safe_load_all"}, path
