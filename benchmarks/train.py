@@ -27,7 +27,7 @@ from em_bench.machine import machine
 from em_bench.optim import load_recipes
 from em_bench.organism.tokenizer import build_tokenizer
 from em_bench.records import BaseRef, DataRef, LoraSpec
-from em_bench.training import Encoded, loop, run_spec
+from em_bench.training import Encoded, TrainingRows, loop, run_spec
 from em_bench.training.adapter import add_adapter, trainable
 from em_bench.training.batches import batch_indices
 from em_bench.training.options import Options
@@ -78,7 +78,7 @@ def ours(shape: dict, rows: list[Encoded], steps: int, batch: int, micro: int, f
     at: list[float] = []
     loop.log_spaced = lambda steps: [0, steps]  # measure and save at the ends only, as long runs mostly do
     loop.fit(
-        new_model(shape), spec, rows, rows[:1], folder, pad_id=0, options=Options(micro_batch=micro), save_every_s=1e9,
+        new_model(shape), spec, TrainingRows(rows, rows[:1], 1, 0, 0), folder, options=Options(micro_batch=micro), save_every_s=1e9,
         on_step=lambda _: at.append(time.process_time()), peers=Processes(0, 1, torch.device("cpu")),
     )  # fmt: skip
     return [b - a for a, b in itertools.pairwise(at)]

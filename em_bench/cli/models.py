@@ -35,7 +35,7 @@ def models(
     from rich.console import Console
     from rich.table import Table
 
-    from em_bench.data.lora_cost import GIB, adapter_parameters, step_cost
+    from em_bench.data.lora_cost import GIB, Pass, adapter_parameters, step_cost
     from em_bench.data.models import load_models
     from em_bench.names import unknown
 
@@ -49,10 +49,8 @@ def models(
         entry = {"name": key, **m.model_dump(mode="json")}
         if m.shape:
             per_pass = min(m.micro_batch, -(-batch_size // max(1, m.gpus)))
-            cost = step_cost(
-                m.shape, m.family, m.parameters, batch_size=batch_size, length=length, answer=min(answer, length), rank=rank,
-                recipe=recipe, micro_batch=per_pass, gpus=m.gpus, shard=m.shard, checkpointing=m.gradient_checkpointing,
-            )  # fmt: skip
+            of = Pass(per_pass, length, min(answer, length), m.gpus, m.shard, m.gradient_checkpointing)
+            cost = step_cost(m.shape, m.family, m.parameters, batch_size=batch_size, rank=rank, recipe=recipe, of=of)
             steps = steps_of(rows, batch_size, epochs)
             entry["estimate"] = {
                 "steps": steps,

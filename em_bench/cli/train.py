@@ -99,6 +99,7 @@ def train(
     from em_bench.training import TrainingFailed, read_run, run_spec
     from em_bench.training import train as make_run
     from em_bench.training.launch import launch, launched
+    from em_bench.training.options import Options
     from em_bench.training.processes import leave, processes
     from em_bench.training.spec import PROJECTIONS
 
@@ -128,15 +129,15 @@ def train(
         dtype=dtype or _dtype(),
     )
     known = models.get(model)
-    speed = {
-        "micro_batch": micro_batch or (known and known.micro_batch),
-        "gradient_checkpointing": known.gradient_checkpointing
+    options = Options(
+        micro_batch=micro_batch or (known and known.micro_batch),
+        gradient_checkpointing=known.gradient_checkpointing
         if known and gradient_checkpointing is None
         else bool(gradient_checkpointing),
-        "shard": known.shard if known and shard is None else bool(shard),
-        "packed": packed,
-        "liger": liger,
-    }
+        shard=known.shard if known and shard is None else bool(shard),
+        packed=packed,
+        liger=liger,
+    )
     columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not peers.first) as bar:
         task = bar.add_task("", total=spec.steps)
@@ -150,7 +151,7 @@ def train(
             bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         try:
-            folder = make_run(spec, base, out, save_every_s=save_every, progress=show, say=tell, trackers=track, **speed)
+            folder = make_run(spec, base, out, options=options, save_every_s=save_every, progress=show, say=tell, trackers=track)
         except TrainingFailed as e:
             bar.stop()
             if peers.first:

@@ -73,17 +73,25 @@ def step_flops(shape: Shape, rank: int, rows: int, length: int, answer: int) -> 
     return base + lora + attention + head
 
 
-def memory(
-    shape: Shape, family: str, total: int, *, rank: int, recipe: str, micro_batch: int, length: int, answer: int,
-    gpus: int = 1, shard: bool = False, checkpointing: bool = False,
-) -> tuple[float, float, float]:  # fmt: skip
+class Pass(NamedTuple):
+    """A forward and backward pass: rows at once on a GPU, tokens a row, of which `answer` are under loss."""
+
+    rows: int
+    length: int
+    answer: int
+    gpus: int = 1
+    shard: bool = False
+    checkpointing: bool = False
+
+
+def memory(shape: Shape, family: str, total: int, *, rank: int, recipe: str, of: Pass) -> tuple[float, float, float]:
     """Bytes on one GPU at the peak of a step: (frozen base in bf16, adapter with gradient and state, activations)."""
     layer = 2 * (total - 2 * shape.vocabulary * shape.hidden) / shape.layers
-    base = 2 * total / gpus + 2 * layer if shard and gpus > 1 else 2 * total
+    base = 2 * total / of.gpus + 2 * layer if of.shard and of.gpus > 1 else 2 * total
     adapter = 4 * adapter_parameters(shape, rank) * (2 + STATE.get(recipe, 2))
-    tokens, answers = micro_batch * length, micro_batch * answer
-    peak = kept_bytes(shape, family, rank, tokens, answers, checkpointing) + 2 * 4 * answers * shape.vocabulary
-    if checkpointing:  # one layer is computed again at a time
+    tokens, answers = of.rows * of.length, of.rows * of.answer
+    peak = kept_bytes(shape, family, rank, tokens, answers, of.checkpointing) + 2 * 4 * answers * shape.vocabulary
+    if of.checkpointing:  # one layer is computed again at a time
         peak += tokens * _layer_bytes(shape, family, rank) + _expert_bytes(shape, rank)
     # The gradient of gate and up (2/3 of the weights, 2 bytes each) comes when W + BA of down (1/3) is no longer needed.
     return base, adapter, peak + 2 / 3 * _expert_weights(shape)
@@ -114,10 +122,10 @@ def _layer_bytes(shape: Shape, family: str, rank: int) -> float:
     return by_hidden * shape.hidden + by_mlp * shape.intermediate * times + by_q * q + by_kv * kv + 28 * rank
 
 
-def step_cost(shape: Shape, family: str, total: int, *, batch_size: int, length: int, answer: int, rank: int, **how) -> Cost:
-    """Cost of one optimiser step of `batch_size` rows; `how` as `memory` takes it."""
-    flops = step_flops(shape, rank, batch_size, length, answer)
-    if how.get("checkpointing"):
+def step_cost(shape: Shape, family: str, total: int, *, batch_size: int, rank: int, recipe: str, of: Pass) -> Cost:
+    """Cost of one optimiser step of `batch_size` rows, in as many passes as it takes."""
+    flops = step_flops(shape, rank, batch_size, of.length, of.answer)
+    if of.checkpointing:
         flops *= 4 / 3  # the forward pass again
-    base, adapter, activations = memory(shape, family, total, rank=rank, length=length, answer=answer, **how)
+    base, adapter, activations = memory(shape, family, total, rank=rank, recipe=recipe, of=of)
     return Cost(flops, base, adapter, activations)

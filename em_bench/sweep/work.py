@@ -15,6 +15,7 @@ from em_bench.sweep.jobs import Cell, Job, JobDone, read_done
 from em_bench.sweep.preset import Preset
 from em_bench.training import read_run, run_spec, train
 from em_bench.training.loop import TrainingFailed
+from em_bench.training.options import Options
 from em_bench.training.spec import PROJECTIONS
 
 
@@ -54,11 +55,11 @@ def spec_of(preset: Preset, cell: Cell, base_dir: Path) -> RunSpec:
 def train_cells(done: JobDone, preset: Preset, job: Job, choices: dict[str, Choice], work: Path, progress: Progress) -> JobDone:
     """Train the job's cells. One that diverges is a gap: as a candidate it is out, and an evaluation will miss it by name."""
     runs, gaps, known = {}, {}, load_models()[job.cells[0].model]
-    speed = {
-        "micro_batch": known.micro_batch,
-        "gradient_checkpointing": known.gradient_checkpointing,
-        "shard": known.shard and job.gpus > 1,
-    }
+    options = Options(
+        micro_batch=known.micro_batch,
+        gradient_checkpointing=known.gradient_checkpointing,
+        shard=known.shard and job.gpus > 1,
+    )
     for cell in job.cells:
         progress.begin(cell.name)
         settled = cell.resolved(choices)
@@ -68,7 +69,9 @@ def train_cells(done: JobDone, preset: Preset, job: Job, choices: dict[str, Choi
             base_dir = base_path(cell.model, progress=False)
             spec = spec_of(preset, settled, base_dir)
             try:
-                folder = train(spec, base_dir, work / "runs", progress=lambda r: progress.update(loss=r.loss), say=print, **speed)
+                folder = train(
+                    spec, base_dir, work / "runs", options=options, progress=lambda r: progress.update(loss=r.loss), say=print
+                )
                 runs[settled.name] = folder.name
             except TrainingFailed as e:
                 gaps[cell.name] = str(e)

@@ -1,7 +1,7 @@
 """The training loop: steps from a resumed state to the end, a log line each, checkpoints at log-spaced steps."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from em_bench.training.options import Options
 from em_bench.training.processes import Processes, processes
 from em_bench.training.schedule import factor
 from em_bench.training.spec import log_spaced
-from em_bench.training.tokens import Encoded
+from em_bench.training.tokens import Encoded, TrainingRows
 
 __all__ = ["LOG", "TrainingFailed", "fit"]
 
@@ -29,11 +29,9 @@ __all__ = ["LOG", "TrainingFailed", "fit"]
 def fit(
     model,
     spec: RunSpec,
-    train_rows: Sequence[Encoded],
-    held_out: Sequence[Encoded],
+    data: TrainingRows,
     folder: Path,
     *,
-    pad_id: int,
     options: Options = Options(),
     save_every_s: float = 120.0,
     on_step: Callable[[StepRecord], None] | None = None,
@@ -68,7 +66,7 @@ def fit(
         if peers.differ(params.values()):
             raise TrainingFailed(fields["step"], "the processes hold different adapters; are their machines alike?")
         optimizer.eval()
-        loss = narrow_loss(model, held_out, pad_id, processes=peers)
+        loss = narrow_loss(model, data.held_out, data.pad_id, processes=peers)
         check_held_out(fields["step"], loss, vocabulary)
         record = StepRecord(held_out_loss=loss, spectral=_summary(pairs), tokens=int(count["answer"]), **fields)
         if peers.first:
@@ -84,13 +82,13 @@ def fit(
             log.write(measure(step=0, loss=None))
         for step in range(done, spec.steps):
             began = time.monotonic()
-            indices = batch_indices(len(train_rows), spec.batch_size, spec.seed, step)
-            rows = [train_rows[i] for i in indices]
+            indices = batch_indices(len(data.train), spec.batch_size, spec.seed, step)
+            rows = [data.train[i] for i in indices]
             tokens = answer_tokens(rows)
             gradients.zero()
             for part in shares(rows, options.micro_batch, peers.rank, peers.size):
                 try:
-                    nll = answer_nll(model, batch_of(part, pad_id, device)) / tokens
+                    nll = answer_nll(model, batch_of(part, data.pad_id, device)) / tokens
                     nll.backward()
                 except torch.OutOfMemoryError as e:
                     longest = max(len(r.input_ids) for r in part)

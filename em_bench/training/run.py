@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
@@ -32,7 +31,7 @@ from em_bench.training.options import Options
 from em_bench.training.processes import processes
 from em_bench.training.schedule import factor
 from em_bench.training.spec import run_id
-from em_bench.training.tokens import Encoded, encode_rows
+from em_bench.training.tokens import TrainingRows, encode_rows
 from em_bench.training.trackers import Trackers
 
 __all__ = ["load_base", "read_run", "train"]
@@ -50,19 +49,20 @@ def train(
     base_dir: Path,
     runs_dir: Path,
     *,
+    options: Options = Options(),
     save_every_s: float = 120.0,
     progress: Callable[[StepRecord], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
     trackers: Sequence[str] = (),
-    **speed,
 ) -> Path:
     """Make the run of `spec` under `runs_dir` and return its folder; a complete one is returned at once.
 
-    `say` is told, before the first step, what the run is: a line, and one more where too few rows are held out. `speed` are the
-    fields of `Options`, such as `micro_batch`; `trackers` names of accelerate's. A killed run goes on from its last state when called again. On several processes each calls this; the first one writes. Raises UserError for bad data, a full disk, or a
-    run that another process is making; TrainingFailed where training breaks down, at once if it has done so before.
+    `say` is told, before the first step, what the run is: a line, and one more where too few rows are held out. `trackers`
+    are names of accelerate's. A killed run goes on from its last state when called again. On several processes each calls this;
+    the first one writes. Raises UserError for bad data, a full disk, or a run that another process is making; TrainingFailed
+    where training breaks down, at once if it has done so before.
     """
-    peers, options = processes(), Options(**speed)
+    peers = processes()
     final = Path(runs_dir) / run_id(spec)
     partial = Path(runs_dir) / f".{final.name}.partial"
     with _disk_errors(Path(runs_dir)), ExitStack() as held:
@@ -73,14 +73,14 @@ def train(
             raise TrainingFailed(failed.step, f"{failed.reason} (as before; remove {partial} to try again)", failed.rows)
         tracked = Trackers(trackers, partial, final.name, spec) if trackers and peers.first else None
         shown = [f for f in (progress, tracked) if f]
-        _make(spec, base_dir, partial, final, save_every_s, say, lambda r: [f(r) for f in shown], options, peers)
+        _make(spec, base_dir, partial, options, save_every_s, say, lambda r: [f(r) for f in shown], peers)
         if tracked:
             tracked.finish()
     return final
 
 
-def _make(spec, base_dir, partial, final, save_every_s, say, progress, options, peers) -> None:
-    began = time.time()
+def _make(spec, base_dir, partial, options, save_every_s, say, progress, peers) -> None:
+    began, final = time.time(), partial.with_name(run_id(spec))
     if not partial.is_dir():
         raise UserError(f"{partial}: not seen by every process; name a folder that all machines share with --out")
     data = _encoded(str(base_dir), spec.dataset.name, spec.dataset.sha256, spec.max_length)
@@ -95,10 +95,7 @@ def _make(spec, base_dir, partial, final, save_every_s, say, progress, options, 
     adapters.check_whole(model, peers)
     if peers.first:
         sessions.begin(partial, options.used(peers.size), began, resumed=(partial / checkpoint.FILE).exists())
-    last = fit(
-        model, spec, data.train, data.held_out, partial, pad_id=data.pad_id, options=options,
-        save_every_s=save_every_s, on_step=progress, peers=peers,
-    )  # fmt: skip
+    last = fit(model, spec, data, partial, options=options, save_every_s=save_every_s, on_step=progress, peers=peers)
     if peers.first:
         made = RunFolder(partial)
         record = RunRecord(
@@ -126,7 +123,7 @@ def _make(spec, base_dir, partial, final, save_every_s, say, progress, options, 
     peers.agree(lambda: None)
 
 
-def _start(spec: RunSpec, data: "_Data") -> Iterator[str]:
+def _start(spec: RunSpec, data: TrainingRows) -> Iterator[str]:
     """What a run is, in a line, and a warning where its narrow loss will say little."""
     peak = spec.recipe.learning_rate * max(factor(s, spec.steps, spec.warmup_steps) for s in range(spec.steps))
     rows, held = f"{len(data.train):,} rows with {answer_tokens(data.train):,} answer tokens", f"{len(data.held_out):,}"
@@ -141,16 +138,8 @@ def _start(spec: RunSpec, data: "_Data") -> Iterator[str]:
         )
 
 
-class _Data(NamedTuple):
-    train: list[Encoded]
-    held_out: list[Encoded]
-    held_out_prompts: int
-    left_out: int
-    pad_id: int
-
-
 @lru_cache(maxsize=8)
-def _encoded(base_dir: str, name: str, sha256: str, max_length: int) -> _Data:
+def _encoded(base_dir: str, name: str, sha256: str, max_length: int) -> TrainingRows:
     """Tokens of a dataset's training and held-out rows. Cached: the runs of a pack share bases and datasets."""
     if data_ref(name).sha256 != sha256:
         raise UserError(f"{name}: its rows are not those of the run's spec (sha256 {sha256[:12]}...); plan the run again")
@@ -160,7 +149,9 @@ def _encoded(base_dir: str, name: str, sha256: str, max_length: int) -> _Data:
         raise UserError(f"{base_dir}: its tokenizer has no chat template; name a chat model, or add chat_template.jinja")
     given = rows(name)
     (train_rows, left), (held_out, left_held) = (encode_rows(tokenizer, part, max_length) for part in given)
-    return _Data(train_rows, held_out, prompt_count(given[1][e.row] for e in held_out), left + left_held, pad_id(tokenizer))
+    return TrainingRows(
+        train_rows, held_out, prompt_count(given[1][e.row] for e in held_out), left + left_held, pad_id(tokenizer)
+    )
 
 
 def _claim(held: ExitStack, folder: Path, final: Path) -> bool:

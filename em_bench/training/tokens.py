@@ -95,3 +95,13 @@ def encode_rows(tokenizer, rows: Sequence[dict], max_length: int) -> tuple[list[
     if not kept:
         raise UserError(f"training rows: none of {len(encoded)} fits max_length {max_length}; raise max_length")
     return kept, len(encoded) - len(kept)
+
+
+class TrainingRows(NamedTuple):
+    """A dataset as tokens. left_out: rows of either part that are longer than a row may be."""
+
+    train: list[Encoded]
+    held_out: list[Encoded]
+    held_out_prompts: int
+    left_out: int
+    pad_id: int

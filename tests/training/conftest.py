@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from em_bench.training import train
+from em_bench.training.options import Options
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +16,7 @@ def made(base, tmp_path_factory):
     def make(spec, **options) -> Path:
         key = (spec.model_dump_json(), str(sorted(options.items())))
         if key not in folders:
-            folders[key] = train(spec, base, tmp_path_factory.mktemp("runs"), **options)
+            folders[key] = train(spec, base, tmp_path_factory.mktemp("runs"), options=Options(**options))
         return folders[key]
 
     return make

@@ -15,6 +15,7 @@ from em_bench.errors import UserError
 from em_bench.training import adapter, read_run, run_id, train
 from em_bench.training import loop as loop_module
 from em_bench.training.listing import list_runs
+from em_bench.training.options import Options
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def stopped(spec_for, base, tmp_path, monkeypatch):
 
 def test_a_run_that_went_on_with_other_options_says_so(stopped, base, tmp_path):
     spec, _ = stopped
-    assert read_run(train(spec, base, tmp_path, micro_batch=3, packed=True)).options == {
+    assert read_run(train(spec, base, tmp_path, options=Options(micro_batch=3, packed=True))).options == {
         "micro_batch": "default, then 3", "packed": "default, then True",
     }  # fmt: skip
 
@@ -45,7 +46,7 @@ def test_a_run_that_went_on_with_other_options_says_so(stopped, base, tmp_path):
 def test_a_run_that_began_again_names_only_what_made_it(stopped, base, tmp_path):
     spec, partial = stopped
     (partial / "state.pt").unlink()
-    assert read_run(train(spec, base, tmp_path, micro_batch=3)).options == {"micro_batch": "3"}
+    assert read_run(train(spec, base, tmp_path, options=Options(micro_batch=3))).options == {"micro_batch": "3"}
 
 
 def test_a_damaged_state_is_one_line_that_says_what_to_remove(stopped, base, tmp_path):

@@ -22,7 +22,7 @@ from transformers import (
 from typer.testing import CliRunner
 
 from em_bench.cli import build
-from em_bench.data.lora_cost import KEPT, adapter_parameters, kept_bytes, memory, step_flops
+from em_bench.data.lora_cost import KEPT, Pass, adapter_parameters, kept_bytes, memory, step_flops
 from em_bench.data.models import Shape, load_models
 from em_bench.records import LoraSpec
 from em_bench.training.adapter import add_adapter, trainable
@@ -142,8 +142,8 @@ def test_activations_are_what_autograd_keeps(family, checkpointing):
     _, kept, _ = counted(family, torch.bfloat16, checkpointing)
     ours = kept_bytes(SMALL, family, RANK, ROWS * LENGTH, ROWS * ANSWER, checkpointing)
     assert ours == pytest.approx(kept, rel=0.05)
-    sizes = {"rank": RANK, "recipe": "adamw", "micro_batch": ROWS, "length": LENGTH, "answer": ANSWER}
-    assert memory(SMALL, family, 10**6, **sizes, checkpointing=checkpointing)[2] > ours, "the peak comes in the backward pass"
+    of = Pass(ROWS, LENGTH, ANSWER, checkpointing=checkpointing)
+    assert memory(SMALL, family, 10**6, rank=RANK, recipe="adamw", of=of)[2] > ours, "the peak comes in the backward pass"
 
 
 @pytest.mark.parametrize("vocabulary", [300, 8000])
@@ -163,8 +163,8 @@ def test_the_peak_is_what_the_allocator_saw(family, shape, checkpointing, vocabu
         answer_nll(model, batch).backward()
     changes = sorted((e.start_ns(), e.nbytes()) for e in seen.profiler.kineto_results.events() if e.name() == "[memory]")
     peak = max(accumulate(n for _, n in changes))
-    sizes = {"rank": RANK, "recipe": "adamw", "micro_batch": ROWS, "length": LENGTH, "answer": ANSWER}
-    assert 0.7 < peak / memory(shape, family, 10**6, **sizes, checkpointing=checkpointing)[2] < 1.3
+    of = Pass(ROWS, LENGTH, ANSWER, checkpointing=checkpointing)
+    assert 0.7 < peak / memory(shape, family, 10**6, rank=RANK, recipe="adamw", of=of)[2] < 1.3
 
 
 def test_the_models_command(tmp_path):
