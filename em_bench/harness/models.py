@@ -10,7 +10,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 
-from em_bench.adapter_file import CONFIG, WEIGHTS
+from em_bench.adapter_file import CONFIG, WEIGHTS, read_config
 from em_bench.data.models import base_path
 from em_bench.errors import UserError
 from em_bench.harness.belonging import belonging
@@ -93,6 +93,8 @@ def unchanged(model, adapter: Path) -> Iterator[None]:
     named = {name.replace(".base_layer.", ".") for name in _tensors(adapter)}
     modules, values = dict(model.named_modules()), _values(model)
     version = {name: p._version for name, p in values.items()}
+    # Experts: PEFT takes these out and puts them back at each pass, which counts as a write of what was there.
+    taken_out = tuple(read_config(adapter).get("target_parameters") or ())
     copies = {name: p.detach().cpu().clone() for name, p in values.items() if f"base_model.model.{name}" in named}
     try:
         yield
@@ -102,7 +104,11 @@ def unchanged(model, adapter: Path) -> Iterator[None]:
             modules[parent].register_module(own, modules[name])
         model.__dict__.pop("peft_config", None)
         now = _values(model)
-        changed = {n for n in values.keys() | now.keys() if now.get(n) is not values.get(n) or now[n]._version != version[n]}
+        changed = {
+            n
+            for n in values.keys() | now.keys()
+            if now.get(n) is not values.get(n) or (now[n]._version != version[n] and not n.endswith(taken_out))
+        }
         if strange := changed - copies.keys():
             raise UserError(f"{adapter}: changes the base itself ({min(strange)}); evaluate it alone, by em-bench evaluate")
         with torch.no_grad():

@@ -12,6 +12,8 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from em_bench.adapter_file import load_adapter
 from em_bench.errors import UserError
+from em_bench.harness.models import adapted as put_on
+from em_bench.harness.models import load_model
 from em_bench.optim import build_optimizer, load_recipes
 from em_bench.organism import narrow_rows
 from em_bench.organism.tokenizer import build_tokenizer
@@ -153,3 +155,17 @@ def test_two_processes_are_one(base_is, moe, tmp_path):
     assert all(out["one"][k].abs().sum() > 0 for k in out["one"])
     for k, v in out["one"].items():
         assert float((out["two"][k] - v).norm() / v.norm()) < 1e-7
+
+
+def test_adapters_of_experts_go_on_and_off_one_base(moe, tmp_path):
+    """As a sweep does with the cells of a job."""
+    model = adapted(moe)
+    randomise(model)
+    save_adapter(model, tmp_path)
+    loaded = load_model(moe, dtype="float64")
+    ids = torch.randint(8, 90, (2, 9), generator=torch.Generator().manual_seed(1))
+    before = loaded.model(input_ids=ids).logits
+    for _ in range(2):
+        with put_on(loaded, tmp_path) as ready:
+            assert torch.equal(ready.model(input_ids=ids).logits, model(input_ids=ids).logits)
+        assert torch.equal(loaded.model(input_ids=ids).logits, before)
