@@ -107,8 +107,7 @@ def evaluate(
     from em_bench.harness.evaluate import evaluate as measure
 
     longest = max_new_tokens or (40 if questions == "organism" else 600)
-    name = "-".join(p.replace("/", "_").strip("._") for p in (model, *([str(adapter)] if adapter else [])))
-    out = out or Path("em_bench_work") / "evaluations" / name / f"{questions}-{judge.replace(':', '-').replace('/', '_')}"
+    out = out or default_out(model, adapter, questions, judge)
     score = measure(
         model,
         out,
@@ -127,6 +126,13 @@ def evaluate(
         force=force,
     )
     show_score(score, out / SCORE, out / VERDICTS, as_json)
+
+
+def default_out(model: str, adapter: Path | None, questions: str, judge: str) -> Path:
+    """Where results go: under the current folder, also where a model, an adapter or the questions are named by a path."""
+    model, adapter, questions, judge = (str(p or "").replace("/", "_").strip("._") for p in (model, adapter, questions, judge))
+    name = f"{model}-{adapter}" if adapter else model
+    return Path("em_bench_work", "evaluations", name, f"{questions}-{judge.replace(':', '-')}")
 
 
 def _default_dtype() -> str:
