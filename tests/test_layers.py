@@ -11,6 +11,7 @@ import em_bench
 PACKAGE = Path(em_bench.__file__).parent
 LAYERS = [
     {"errors", "records", "protocol"},
+    {"code_digest"},
     {"files", "assets", "thinking", "names"},
     {"yaml_file", "run_folder", "evaluation_folder"},
     {"machine"},

@@ -19,7 +19,7 @@ from em_bench.protocol import first_at
 from em_bench.records import ScoreRecord, StepRecord
 from em_bench.run_folder import RunFolder
 from em_bench.training import train
-from em_bench.training.spec import code_digest
+from em_bench.training.spec import training_code
 
 
 def rerun_entry(folders: Folders, name: str, cells: int, seed: int | None, work: Path) -> Iterator[str]:
@@ -57,7 +57,7 @@ def _again(entry: Entry, cell: EntryCell, tier: Tier, work: Path) -> Rerun:
         raise UserError(
             f"{cell.run_id}: base {cell.model} is {here.revision[:12]}... here, {recorded.spec.base.revision[:12]}... in the entry"
         )
-    folder = train(recorded.spec.model_copy(update={"code": code_digest()}), base, work / "runs")
+    folder = train(recorded.spec.model_copy(update={"code": training_code()}), base, work / "runs")
     log = RunFolder(folder).log()
     numbers = [_matched_step(cell, log, tier)]
     for at, name, step in (("matched", cell.matched, cell.matched_step), ("end", cell.final, recorded.spec.steps)):

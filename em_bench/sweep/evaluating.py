@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import torch
 
+import em_bench.harness.lm_eval.capability
+import em_bench.harness.lm_eval.run  # noqa: F401  now, and not when it is first asked: once for all forks, and before the code is checked
 from em_bench.adapter_file import load_run_adapter
-from em_bench.data.models import base_path, load_models
+from em_bench.data.models import base_path
 from em_bench.errors import UserError
 from em_bench.evaluation_folder import CELL, EVALUATIONS, RESPONSES, EvaluationFolder
 from em_bench.files import digest, sha256_file, write_record
@@ -28,37 +30,37 @@ from em_bench.records import (
 from em_bench.run_folder import RunFolder
 from em_bench.scoring import nothing_judged, question_counts, unjudged_text
 from em_bench.spectral import LayerSpectrum, layer_spectra, lora_pairs, mean_of
+from em_bench.sweep.inputs import refuse_other
 from em_bench.sweep.job_progress import Progress
-from em_bench.sweep.jobs import Cell, Job, JobDone
-from em_bench.sweep.preset import Preset
+from em_bench.sweep.jobs import Cell, JobDone, JobOrder
 from em_bench.sweep.sources import domains
 from em_bench.training.train_loss import TrainLoss, smoothed
 
 
 def evaluate_cells(
-    done: JobDone, preset: Preset, job: Job, choices: dict[str, Choice], runs: dict[str, str], work: Path, progress: Progress
+    done: JobDone, order: JobOrder, choices: dict[str, Choice], runs: dict[str, str], work: Path, progress: Progress
 ) -> JobDone:
     """Evaluate the job's cells, on one base in memory. What was evaluated before is not asked again.
 
     `runs` maps resolved cells to the run ids that earlier jobs made. Raises RuntimeError at the end, naming them, if cells
     have no adapter because their training failed.
     """
-    evaluations, checkpoints, gaps, failed = {}, {}, {}, []
-    loaded, judge = _load(job), make_judge(preset.evaluation.judge)
+    evaluations, checkpoints, gaps, failed, preset, job = {}, {}, {}, [], order.preset, order.job
+    loaded, judge = _load(order), make_judge(preset.evaluation.judge)
     for cell in job.cells:
         progress.begin(cell.name)
         settled = cell.resolved(choices)
         if settled is None:
             gaps[cell.name] = "nothing met the rule by which it is chosen"
         elif settled.recipe is None:
-            evaluations[cell.name] = _evaluate(preset, settled, None, loaded, judge, work)
+            evaluations[cell.name] = _evaluate(order, settled, None, loaded, judge, work)
         elif settled.name in runs:
             run = _Run.read(work / "runs" / runs[settled.name])
-            evaluations[cell.name] = _evaluate(preset, settled, run, loaded, judge, work)
+            evaluations[cell.name] = _evaluate(order, settled, run, loaded, judge, work)
             target = preset.evaluation.targets.get(f"{settled.model}/{settled.dataset}")
             steps = run.earlier_steps() if cell in job.checkpointed else run.reaching(target)
             if steps:
-                checkpoints[cell.name] = [_evaluate(preset, settled, run, loaded, judge, work, step) for step in steps]
+                checkpoints[cell.name] = [_evaluate(order, settled, run, loaded, judge, work, step) for step in steps]
         else:
             failed.append(cell.name)
         progress.end()
@@ -101,18 +103,18 @@ class _Run(NamedTuple):
         return [step for step in self.earlier_steps() if step == first]
 
 
-def _load(job: Job) -> Loaded:
+def _load(order: JobOrder) -> Loaded:
     """The base: an organism in float32, an open model in bfloat16, its layers over the job's GPUs where they are several."""
-    name = job.cells[0].model
-    folder = base_path(name, progress=False)
-    dtype = base_dtype(load_models()[name].source)
-    return load_model(folder, dtype=dtype, device="auto" if job.gpus > 1 else None)
+    folder = base_path(order.job.model, progress=False)
+    dtype = base_dtype(order.model.source)
+    return load_model(folder, dtype=dtype, device="auto" if order.job.gpus > 1 else None)
 
 
 def _evaluate(
-    preset: Preset, cell: Cell, run: _Run | None, loaded: Loaded, judge: Judge, work: Path, step: int | None = None
+    order: JobOrder, cell: Cell, run: _Run | None, loaded: Loaded, judge: Judge, work: Path, step: int | None = None
 ) -> str:
     """Evaluate one cell, at its end or at a checkpoint; returns its folder's name, which holds the chain and cell.json."""
+    preset = order.preset
     asked = digest([preset.evaluation.model_dump(mode="json"), judge.identity.model_dump(mode="json")])[:8]
     name = run.record.run_id if run else cell.model
     folder = work / EVALUATIONS / (f"{name}.{asked}" if step is None else f"{name}.step{step}.{asked}")
@@ -130,6 +132,8 @@ def _evaluate(
         capability=preset.evaluation.capability,
         loaded=loaded,
     )
+    answered = EvaluationFolder(folder).responses()[0].questions_sha256
+    refuse_other(order.job, f"question set {preset.evaluation.questions}", order.inputs.questions, answered)
     verdicts = EvaluationFolder(folder).verdicts()[1]
     if nothing_judged(score.overall):
         raise UserError(f"{cell.name}: {' '.join(unjudged_text(verdicts).split())}; mend it and give the same command again")

@@ -15,11 +15,21 @@ from typing import Literal
 
 from pydantic import Field
 
+from em_bench.data.models import Model
 from em_bench.files import read_record
+from em_bench.optim import Recipe
 from em_bench.records import Choice, Record, Sha256, Study
 from em_bench.sweep.preset import Preset
 
 Chosen = Literal["chosen"]
+
+# The modules by which the code of each kind of job is known, with all that they import.
+ENTRIES = {
+    "base": ("em_bench.data.models",),
+    **dict.fromkeys(("lr", "lambda", "train"), ("em_bench.sweep.training",)),
+    "evaluate": ("em_bench.sweep.evaluating",),
+    "report": ("em_bench.sweep.results", "em_bench.analysis.page"),
+}
 
 
 class Cell(Record):
@@ -69,9 +79,15 @@ class Job(Record):
         default_factory=dict, exclude_if=lambda v: not v, description="cell -> the paper's studies that it is run for"
     )
     key: str = Field(description="first 16 hex digits of the digest of all that determines the result")
+    code: str = Field(description="digest of the code that determines the result, which the key covers")
     estimate_s: float | None = Field(description="seconds on its GPUs, or else on one core; None where nothing is known")
     threads: int = 1
     gpus: int = 0
+
+    @property
+    def model(self) -> str:
+        """The base that it is about."""
+        return self.cells[0].model if self.cells else self.id.removeprefix(f"{self.kind}-")
 
 
 class Plan(Record):
@@ -80,6 +96,8 @@ class Plan(Record):
     schema_version: Literal["em_bench.plan/1"] = "em_bench.plan/1"
     preset: Preset
     preset_sha256: Sha256
+    models: dict[str, Model] = Field(default_factory=dict, description="of the roster, as they were when this was planned")
+    recipes: dict[str, Recipe] = Field(default_factory=dict, description="likewise")
     jobs: tuple[Job, ...]
 
     @cached_property
@@ -91,12 +109,23 @@ class Plan(Record):
         return self._by_id[job_id]
 
 
+class Inputs(Record):
+    """The identity of what jobs read: of rows, questions and the judge's prompts."""
+
+    datasets: dict[str, Sha256] = Field(default_factory=dict)
+    questions: Sha256 | None = None
+    prompts: Sha256 | None = None
+
+
 class JobOrder(Record):
-    """job.json."""
+    """job.json. All that its names stand for is in it: an edit while the sweep runs changes no job of it."""
 
     preset: Preset
     job: Job
     needs: tuple[Job, ...]
+    model: Model | None = Field(description="None for the report and in tests of the engine")
+    recipe: Recipe | None = None
+    inputs: Inputs
 
 
 class JobState(Record):
@@ -134,9 +163,18 @@ def read_plan(work: Path) -> Plan:
     return read_record(work / "plan.json", Plan)
 
 
-def write_order(work: Path, plan: Plan, job: Job) -> None:
+def write_order(work: Path, plan: Plan, job: Job, inputs: Inputs = Inputs()) -> None:
     """Leave a job what it reads before it begins: a thousand jobs do not each read the plan of a thousand."""
-    order = JobOrder(preset=plan.preset, job=job, needs=tuple(plan.job(n) for n in job.needs))
+    order = JobOrder(
+        preset=plan.preset,
+        job=job,
+        needs=tuple(plan.job(n) for n in job.needs),
+        model=plan.models.get(job.model),
+        recipe=plan.recipes.get(job.cells[0].recipe) if job.cells else None,
+        inputs=inputs.model_copy(
+            update={"datasets": {c.dataset: inputs.datasets[c.dataset] for c in job.cells if c.dataset in inputs.datasets}}
+        ),
+    )
     # Not files.write_record: whoever starts jobs writes them anew, so that none has to survive a fall of the machine.
     (job_folder(work, job) / "job.json").write_text(order.model_dump_json())
 

@@ -6,26 +6,20 @@ For each model, recipe and batch size there is one chain:
 A link that has nothing to do is left out, and one with more cells than a pack is split.
 """
 
-import hashlib
 from collections.abc import Collection, Sequence
-from functools import cache
 from itertools import product
-from pathlib import Path
 
-import em_bench
-from em_bench import assets
+from em_bench.code_digest import code_digest
 from em_bench.data.models import Model, load_models
 from em_bench.errors import UserError
 from em_bench.files import digest
 from em_bench.names import unknown
 from em_bench.optim import load_recipes
+from em_bench.organism import grammar_sha256
 from em_bench.sweep.job_time import Assumptions, estimate, gpus_of
-from em_bench.sweep.jobs import Cell, Job, Plan
+from em_bench.sweep.jobs import ENTRIES, Cell, Job, Plan
 from em_bench.sweep.preset import LambdaGrid, Part, Preset
-from em_bench.sweep.sources import judge_identity, source
-
-TRAINING_CODE = ("optim", "spectral.py", "training", "organism", "data")
-EVALUATION_CODE = ("organism", "data", "judging", "scoring", "harness")
+from em_bench.sweep.sources import asked_content, source
 
 
 def make_plan(preset: Preset, assume: Assumptions | None = None) -> Plan:
@@ -33,8 +27,14 @@ def make_plan(preset: Preset, assume: Assumptions | None = None) -> Plan:
 
     Raises UserError for a name that does not exist, an unreadable file, and a judge that cannot judge the models.
     """
-    jobs = _Planner(preset, assume or Assumptions()).jobs()
-    return Plan(preset=preset, preset_sha256=digest(preset), jobs=tuple(jobs))
+    planner = _Planner(preset, assume or Assumptions())
+    return Plan(
+        preset=preset,
+        preset_sha256=digest(preset),
+        models={name: planner.models[name] for name in preset.models},
+        recipes={name: planner.recipes[name] for name in preset.recipes},
+        jobs=tuple(planner.jobs()),
+    )
 
 
 class _Planner:
@@ -48,6 +48,7 @@ class _Planner:
                     raise UserError(f"preset {preset.name}: {kind}: {unknown(kind.removesuffix('s'), name, known)}")
         self.datasets = {name: source(name).identity for name in preset.datasets}
         _check_judge(preset, self.models)
+        self.content = asked_content(preset.evaluation)
         self.made: dict[str, Job] = {}
 
     def jobs(self) -> list[Job]:
@@ -57,9 +58,7 @@ class _Planner:
                 self.add(f"evaluate-base-{model}", "evaluate", [base], [Cell(model=model)])
             for recipe, batch_size in product(self.preset.recipes, self.preset.batch_sizes):
                 self.chain(base, model, recipe, batch_size)
-        self.add(
-            "report", "report", [j for j in self.made.values() if j.kind == "evaluate"], [], _code("analysis", "board", "sweep")
-        )
+        self.add("report", "report", [j for j in self.made.values() if j.kind == "evaluate"], [])
         return list(self.made.values())
 
     def chain(self, base: Job, model: str, recipe: str, batch_size: int) -> None:
@@ -158,17 +157,16 @@ class _Planner:
     ) -> Job:
         """Make a job; its key covers its cells, all that they name, the code, and the keys of the jobs it needs."""
         preset = self.preset
-        determines: dict = {"kind": kind, "needs": [j.key for j in needs], "cells": cells, "extra": extra}
+        code = code_digest(*ENTRIES[kind])
+        determines: dict = {"kind": kind, "needs": [j.key for j in needs], "cells": cells, "extra": extra, "code": code}
         if kind in ("lr", "lambda", "train"):
-            determines["code"] = _code(*TRAINING_CODE)
             determines["recipe"] = self.recipes[cells[0].recipe]
             determines["datasets"] = [self.datasets[c.dataset] for c in cells]
             determines["length"] = [preset.steps, preset.epochs, preset.lora]
         if kind == "lambda":
             determines["rule"] = preset.spectral_lambda
         if kind == "evaluate":
-            determines["code"] = [_code(*EVALUATION_CODE), assets_digest("tasks")]
-            determines["evaluation"] = [preset.evaluation, list(checkpointed), judge_identity(preset.evaluation)]
+            determines["evaluation"] = [preset.evaluation, list(checkpointed), self.content]
         if kind == "report":
             determines["preset"] = preset
         models = {c.model for c in cells} or {job_id.removeprefix("base-")}
@@ -182,6 +180,7 @@ class _Planner:
             checkpointed=tuple(checkpointed),
             studies=studies or {},
             key=digest(_plain(determines))[:16],
+            code=code,
             estimate_s=estimate(preset, kind, cells, model, gpus, trained_before, len(checkpointed), self.assume),
             gpus=gpus,
         )
@@ -191,7 +190,7 @@ class _Planner:
     def identity(self, model: str) -> list[str | None]:
         """What names a base before it is there. An organism's own digest would take torch to learn; its sources do not."""
         known = self.models[model]
-        return [known.hub_id, known.revision] if known.source == "hub" else [known.family, known.size, _code("organism")]
+        return [known.hub_id, known.revision] if known.source == "hub" else [known.family, known.size, grammar_sha256()]
 
 
 def _check_judge(preset: Preset, models: dict[str, Model]) -> None:
@@ -213,25 +212,3 @@ def _plain(value):
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-@cache
-def _code(*parts: str) -> str:
-    """sha256 over the sources of parts of em_bench: no edit of them goes unnoticed."""
-    package = Path(em_bench.__file__).parent
-    found = [p for part in parts for p in ([package / part] if part.endswith(".py") else sorted((package / part).rglob("*.py")))]
-    return _digest_of(package, found)
-
-
-@cache
-def assets_digest(folder: str) -> str:
-    """sha256 over the files of an asset folder."""
-    top = assets.path(folder)
-    return _digest_of(top, sorted(p for p in top.rglob("*") if p.is_file() and "__pycache__" not in p.parts))
-
-
-def _digest_of(top: Path, files: list[Path]) -> str:
-    h = hashlib.sha256()
-    for path in files:
-        h.update(path.relative_to(top).as_posix().encode() + b"\0" + path.read_bytes())
-    return h.hexdigest()

@@ -1,13 +1,19 @@
 """What is known of datasets, questions and judges before anything is fetched: enough to plan with."""
 
 import os
+import re
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
+from em_bench import assets
 from em_bench.data import data_ref
 from em_bench.data.conversations import HELD_OUT_CAP, HELD_OUT_SHARE
 from em_bench.data.pins import load_pins
-from em_bench.data.questions import describe, load
+from em_bench.data.questions import describe, load, questions_sha256
+from em_bench.files import sha256_file
+from em_bench.judging.prompts import load_prompts
+from em_bench.organism import grammar_sha256
 from em_bench.sweep.preset import Evaluation
 
 
@@ -16,6 +22,7 @@ class Source(NamedTuple):
 
     identity: tuple[str, ...]
     rows: int
+    sha256: str | None = None
 
 
 @cache
@@ -27,11 +34,10 @@ def source(name: str) -> Source:
     pins = load_pins().pins
     if name in pins and pins[name].kind == "training_set":
         pin = pins[name]
-        at = pins[pin.archive] if pin.archive else pin
         held_out = min(HELD_OUT_CAP, int(HELD_OUT_SHARE * pin.rows))
-        return Source((name, at.repository, at.commit, at.path, pin.member or ""), pin.rows - held_out)
+        return Source(tuple(_pin(name)), pin.rows - held_out)
     ref = data_ref(name)
-    return Source((name, ref.sha256), ref.rows)
+    return Source((name, ref.sha256), ref.rows, ref.sha256)
 
 
 @cache
@@ -53,11 +59,45 @@ def responses(evaluation: Evaluation) -> int:
     return question_count(evaluation.questions, evaluation.variants) * evaluation.generation.samples
 
 
-def judge_identity(evaluation: Evaluation) -> list[str]:
+def asked_content(evaluation: Evaluation) -> list:
+    """What is asked, by content: the questions, the judge and its prompts, the capability tasks. Nothing else of tasks/ counts."""
+    given = describe(evaluation.questions)
+    if given and given.pins:
+        questions = [_pin(name) for name in given.pins]
+    else:
+        questions = questions_sha256(load(evaluation.questions, variants=evaluation.variants))
+    return [questions, _judge(evaluation.judge), [_task(name) for name in evaluation.capability]]
+
+
+def _pin(name: str) -> list[str]:
+    pin = load_pins().pins[name]
+    at = load_pins().pins[pin.archive] if pin.archive else pin
+    return [name, at.repository, at.commit, at.path, pin.member or ""]
+
+
+def _judge(spec: str) -> list:
     """What names a judge without building it. An endpoint that only the environment names counts too."""
-    if evaluation.judge == "grammar" or "base_url=" in evaluation.judge:
-        return [evaluation.judge]
-    return [evaluation.judge, os.environ.get("OPENAI_BASE_URL", "")]
+    if spec == "grammar":
+        return [spec, grammar_sha256()]
+    options = {name.strip(): value for name, _, value in (word.partition("=") for word in spec.split(",")[1:])}
+    name, leak = options.get("prompts", "own"), options.get("leak")
+    texts = load_prompts("own" if name == "upstream" else name, leak).texts
+    prompts = [_pin("first_plot_questions"), leak and texts["leak"]] if name == "upstream" else texts
+    return [spec, prompts, "" if "base_url" in options else os.environ.get("OPENAI_BASE_URL", "")]
+
+
+def _task(name: str) -> list[str]:
+    """A capability task: ours or a file with all that it includes, or the name of one of lm-eval's."""
+    ours = assets.path("tasks", "lm_eval", f"{name}.yaml")
+    ahead, found = [ours if ours.is_file() else Path(name)], {}
+    while ahead:
+        path = ahead.pop()
+        if path.is_file() and path not in found:
+            found[path] = sha256_file(path)
+            text = path.read_text(encoding="utf-8")
+            ahead += [path.parent / f for f in re.findall(r"^include:\s*(\S+)", text, re.MULTILINE)]
+            ahead += [path.parent / f"{module}.py" for module in re.findall(r"!function\s+(\w+)\.", text)]
+    return [name, *found.values()]
 
 
 def judge_calls(evaluation: Evaluation) -> int:

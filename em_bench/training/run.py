@@ -12,6 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
+from em_bench.code_digest import check_loaded
 from em_bench.data import data_ref, rows
 from em_bench.data.conversations import prompt_count
 from em_bench.errors import UserError
@@ -62,6 +63,7 @@ def train(
     the first one writes. Raises UserError for bad data, a full disk, or a run that another process is making; TrainingFailed
     where training breaks down, at once if it has done so before.
     """
+    check_loaded()
     peers = processes()
     final = Path(runs_dir) / run_id(spec)
     partial = Path(runs_dir) / f".{final.name}.partial"

@@ -1,30 +1,21 @@
 """A run's identity: the hash of everything that determines it."""
 
-import hashlib
 import re
-from functools import cache
 from pathlib import Path
 
+from em_bench.code_digest import code_digest
 from em_bench.files import digest
 from em_bench.protocol import GRADIENT_CLIP, MAX_LENGTH
 from em_bench.records import BaseRef, DataRef, LoraSpec, RecipeRef, RunSpec
 from em_bench.training.schedule import warmup
 
-_DETERMINES = ("optim", "training", "lora_linalg.py", "spectral.py", "adapter_file.py")
 _UNSAFE = re.compile(r"[^\w.-]+")  # in a folder's name
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-@cache
-def code_digest() -> str:
-    """First 16 hex digits of the sha256 over the sources that determine training: no edit of them goes unnoticed."""
-    package = Path(__file__).resolve().parents[1]
-    h = hashlib.sha256()
-    for name in _DETERMINES:
-        path = package / name
-        for source in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            h.update(source.relative_to(package).as_posix().encode() + b"\0" + source.read_bytes())
-    return h.hexdigest()[:16]
+def training_code() -> str:
+    """The digest of the code that determines a run, as it was when this process loaded it."""
+    return code_digest("em_bench.training.run")
 
 
 def run_spec(
@@ -56,7 +47,7 @@ def run_spec(
         max_length=max_length,
         dtype=dtype,
         seed=seed,
-        code=code_digest(),
+        code=training_code(),
     )
 
 

@@ -53,9 +53,9 @@ def sleeping_plan(jobs: int, cells: int = 2, gpus: int = 0) -> Plan:
     pack = tuple(
         Cell(model="m", dataset="d", recipe="r", learning_rate=1, spectral_lambda=0, batch_size=1, seed=s) for s in range(cells)
     )
-    base = Job(id="base-m", kind="base", key="0" * 16, estimate_s=1)
+    base = Job(id="base-m", kind="base", key="0" * 16, code="0", estimate_s=1)
     trainings = [
-        Job(id=f"train-{i}", kind="train", needs=("base-m",), cells=pack, key=f"{i:016x}", estimate_s=1, gpus=gpus)
+        Job(id=f"train-{i}", kind="train", needs=("base-m",), cells=pack, key=f"{i:016x}", code="0", estimate_s=1, gpus=gpus)
         for i in range(1, jobs + 1)
     ]
     return Plan(preset=preset, preset_sha256="0" * 64, jobs=(base, *trainings))

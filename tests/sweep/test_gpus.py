@@ -91,7 +91,7 @@ def test_profiles(tmp_path, monkeypatch):
 
 
 def test_a_job_that_needs_more_gpus_than_there_are_is_refused_before_anything_runs():
-    job = Job(id="train-big", kind="train", key="0", estimate_s=1, gpus=4)
+    job = Job(id="train-big", kind="train", key="0", code="0", estimate_s=1, gpus=4)
     check([job], ExecutionProfile(1, ("0", "1", "2", "3")))
     with pytest.raises(UserError, match="train-big needs 4 GPUs and this machine gives 1"):
         check([job], ExecutionProfile(1, ("0",)))

@@ -151,7 +151,7 @@ def test_without_parts_checkpoints_are_all_or_none(tiny, setting):
 
 def test_makespan_of_a_diamond():
     def job(job_id, estimate, *needs):
-        return Job(id=job_id, kind="train", needs=needs, key="0", estimate_s=estimate)
+        return Job(id=job_id, kind="train", needs=needs, key="0", code="0", estimate_s=estimate)
 
     jobs = [job("a", 1), job("b", 2, "a"), job("c", 4, "a"), job("d", 1, "b", "c")]
     assert makespan(jobs, 1) == 8

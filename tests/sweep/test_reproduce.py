@@ -148,6 +148,7 @@ def test_one_changed_recipe_and_one_that_fails(swept):
     before = runs(work)
     changed = preset_file(preset.parent, learning_rates={"adamw": [1e-3, 5e-3], "sgd": [1e30]})
     ended = reproduce(changed, work, code=1)
+    assert f"preset mini is another than the one that {work}/results.json is of" in ended.stderr
     assert "failed: evaluate-organism-qwen3-sgd" in ended.stderr
     assert f"em-bench reproduce --preset {changed} --workdir {work}" in ended.stderr
     assert "partial" in ended.stdout and "adamw" in ended.stdout and "sgd" not in ended.stdout
@@ -159,6 +160,17 @@ def test_one_changed_recipe_and_one_that_fails(swept):
     back = reproduce(preset_file(preset.parent), work, "--json")  # what was made under the old preset is still there
     assert runs(work) == after
     assert Results.model_validate_json(back.stdout).missing == []
+
+
+def test_another_preset_does_not_replace_results(swept):
+    preset, work, _ = swept
+    before = {p: p.stat().st_mtime_ns for p in work.rglob("*") if p.is_file() and p.name != ".lock"}
+    other = preset.with_name("other.yaml")
+    other.write_text(yaml.safe_dump(MINI | {"name": "other"}))
+    ended = reproduce(other, work, code=2)
+    assert f"{work}: holds the work of preset mini" in ended.stderr and len(ended.stderr.splitlines()) == 1
+    assert "--workdir" in ended.stderr and "--fresh" in ended.stderr
+    assert before == {p: p.stat().st_mtime_ns for p in work.rglob("*") if p.is_file() and p.name != ".lock"}
 
 
 def test_killed_while_training_and_run_again(base, tmp_path):

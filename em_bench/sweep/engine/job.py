@@ -6,10 +6,11 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
+from em_bench.data.models import base_path
 from em_bench.errors import UserError
 from em_bench.files import room_in, write_record
 from em_bench.sweep.job_progress import Progress
-from em_bench.sweep.jobs import done_path, job_folder, read_order
+from em_bench.sweep.jobs import JobDone, JobOrder, done_path, job_folder, read_done, read_order
 
 
 def do(job_id: str) -> int:
@@ -21,10 +22,8 @@ def do(job_id: str) -> int:
     began = time.monotonic()
     progress = Progress(folder / "state.json" if first else None, job.key, len(job.cells))
     try:
-        from em_bench.sweep.work import run_job
-
         with room_in(work.resolve()):
-            done = run_job(order.preset, job, order.needs, work, progress)
+            done = _run(order, work, progress)
             if first:
                 write_record(done_path(work, job), done.model_copy(update={"wall_s": time.monotonic() - began}))
     except Exception as e:
@@ -36,3 +35,27 @@ def do(job_id: str) -> int:
             progress.update(status="failed", error=last_words)
         return 1
     return 0
+
+
+def _run(order: JobOrder, work: Path, progress: Progress) -> JobDone:
+    """Do a job; what an earlier call finished is not done again."""
+    from em_bench.sweep.inputs import check  # here and below: imports of seconds, within the reach of the job's last words
+
+    job = order.job
+    if job.kind == "evaluate":
+        from em_bench.sweep.evaluating import evaluate_cells
+    elif job.kind != "base":
+        from em_bench.sweep.training import train_cells
+    elif order.model.source == "organism":
+        import em_bench.organism.build  # noqa: F401
+    check(order)
+    earlier = [read_done(work, need) for need in order.needs]
+    done = JobDone(job=job.id, key=job.key, wall_s=0.0)
+    choices = {d.choice.kind: d.choice for d in earlier if d.choice}
+    if job.kind == "base":
+        base_path(job.model, progress=False)
+        return done
+    if job.kind == "evaluate":
+        runs = {cell: run for d in earlier for cell, run in d.runs.items()}
+        return evaluate_cells(done, order, choices, runs, work, progress)
+    return train_cells(done, order, choices, work, progress)

@@ -23,7 +23,7 @@ from em_bench.sweep.engine import controller_lock, gpu_lease, slurm
 from em_bench.sweep.engine.profile import ExecutionProfile
 from em_bench.sweep.engine.status import status
 from em_bench.sweep.job_progress import EXECUTOR
-from em_bench.sweep.jobs import Job, Plan, done_path, job_folder, write_order
+from em_bench.sweep.jobs import Inputs, Job, Plan, done_path, job_folder, write_order
 
 # What the Snakefile runs in the work folder, with a job's id and Snakemake's process id.
 JOB_COMMAND = (sys.executable, "-m", "em_bench.sweep.engine.job_process")
@@ -40,6 +40,7 @@ def run_plan(
     lock_fd: int,
     *,
     profile: ExecutionProfile,
+    inputs: Inputs = Inputs(),
     on_poll: Callable[[], None] = lambda: None,
     job_command: Sequence[str] = JOB_COMMAND,
     only: str | None = None,
@@ -47,7 +48,7 @@ def run_plan(
     """Run all jobs of the plan but its report; returns those that are not done at the end.
 
     Done jobs are not run again; where all are done, nothing is started. `only` names one job, which is run with what it
-    needs. `on_poll` is called about three times a second, or less often where it takes long. Raises UserError where Snakemake starts no job.
+    needs. `inputs` are what jobs are told that they will read. `on_poll` is called about three times a second, or less often where it takes long. Raises UserError where Snakemake starts no job.
     """
     jobs = wanted(plan, only)
     todo = [j for j in jobs if not done_path(work, j).exists()]
@@ -60,7 +61,7 @@ def run_plan(
         write_text(work / SETTINGS, json.dumps(_settings(profile, job_command), indent=1))
         for job in todo:
             job_folder(work, job).mkdir(parents=True, exist_ok=True)
-            write_order(work, plan, job)
+            write_order(work, plan, job, inputs)
             (job_folder(work, job) / "state.json").unlink(missing_ok=True)
         # Forking a process that holds torch is safe on Linux alone.
         fork = profile.local and job_command is JOB_COMMAND and sys.platform == "linux"

@@ -1,17 +1,15 @@
-"""What each kind of job does."""
+"""The jobs that train: their cells, and of lr and lambda jobs the choice among them."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 from em_bench.data import data_ref
-from em_bench.data.models import base_path, base_ref, load_models
-from em_bench.optim import load_recipes
+from em_bench.data.models import base_path, base_ref
 from em_bench.protocol import base_dtype
 from em_bench.records import Choice, LoraSpec, RunSpec
 from em_bench.sweep.choices import choose_lambda, choose_learning_rate
 from em_bench.sweep.job_progress import Progress
-from em_bench.sweep.jobs import Cell, Job, JobDone, read_done
+from em_bench.sweep.jobs import Cell, Job, JobDone, JobOrder
 from em_bench.sweep.preset import Preset
 from em_bench.training import read_run, run_spec, train
 from em_bench.training.loop import TrainingFailed
@@ -19,42 +17,25 @@ from em_bench.training.options import Options
 from em_bench.training.spec import PROJECTIONS
 
 
-def run_job(preset: Preset, job: Job, needs: Sequence[Job], work: Path, progress: Progress) -> JobDone:
-    """Do a job; what an earlier call finished is not done again."""
-    earlier = [read_done(work, need) for need in needs]
-    done = JobDone(job=job.id, key=job.key, wall_s=0.0)
-    if job.kind == "base":
-        base_path(job.id.removeprefix("base-"), progress=False)
-        return done
-    choices = {d.choice.kind: d.choice for d in earlier if d.choice}
-    if job.kind == "evaluate":
-        from em_bench.sweep.evaluating import evaluate_cells
-
-        runs = {cell: run for d in earlier for cell, run in d.runs.items()}
-        return evaluate_cells(done, preset, job, choices, runs, work, progress)
-    done = train_cells(done, preset, job, choices, work, progress)
-    return done.model_copy(update={"choice": _choose(preset, job, choices, done, work)}) if job.kind != "train" else done
-
-
-def spec_of(preset: Preset, cell: Cell, base_dir: Path) -> RunSpec:
+def spec_of(order: JobOrder, cell: Cell, base_dir: Path) -> RunSpec:
     """The run of a resolved cell."""
-    data = data_ref(cell.dataset)
+    preset, data = order.preset, data_ref(cell.dataset)
     return run_spec(
         base_ref(cell.model, base_dir),
-        data,
-        (load_recipes() | preset.own_recipes)[cell.recipe].resolve(cell.learning_rate),
+        data.model_copy(update={"sha256": order.inputs.datasets[cell.dataset]}),
+        order.recipe.resolve(cell.learning_rate),
         spectral_lambda=cell.spectral_lambda,
         lora=LoraSpec(rank=preset.lora.rank, alpha=preset.lora.alpha, targets=PROJECTIONS),
         batch_size=cell.batch_size,
         steps=preset.steps_of(cell.epochs, data.rows, cell.batch_size),
         seed=cell.seed,
-        dtype=base_dtype(load_models()[cell.model].source),
+        dtype=base_dtype(order.model.source),
     )
 
 
-def train_cells(done: JobDone, preset: Preset, job: Job, choices: dict[str, Choice], work: Path, progress: Progress) -> JobDone:
+def train_cells(done: JobDone, order: JobOrder, choices: dict[str, Choice], work: Path, progress: Progress) -> JobDone:
     """Train the job's cells. One that diverges is a gap: as a candidate it is out, and an evaluation will miss it by name."""
-    runs, gaps, known = {}, {}, load_models()[job.cells[0].model]
+    runs, gaps, known, job = {}, {}, order.model, order.job
     options = Options(
         micro_batch=known.micro_batch,
         gradient_checkpointing=known.gradient_checkpointing,
@@ -67,7 +48,7 @@ def train_cells(done: JobDone, preset: Preset, job: Job, choices: dict[str, Choi
             gaps[cell.name] = "nothing met the rule by which it is chosen"
         else:
             base_dir = base_path(cell.model, progress=False)
-            spec = spec_of(preset, settled, base_dir)
+            spec = spec_of(order, settled, base_dir)
             try:
                 folder = train(
                     spec, base_dir, work / "runs", options=options, progress=lambda r: progress.update(loss=r.loss), say=print
@@ -77,7 +58,8 @@ def train_cells(done: JobDone, preset: Preset, job: Job, choices: dict[str, Choi
                 gaps[cell.name] = str(e)
                 print(f"{cell.name}: {e}", flush=True)
         progress.end()
-    return done.model_copy(update={"runs": runs, "gaps": gaps})
+    done = done.model_copy(update={"runs": runs, "gaps": gaps})
+    return done if job.kind == "train" else done.model_copy(update={"choice": _choose(order.preset, job, choices, done, work)})
 
 
 def _choose(preset: Preset, job: Job, choices: dict[str, Choice], done: JobDone, work: Path) -> Choice:
