@@ -136,7 +136,7 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
                     trained,
                     "figure-1",
                     f"Figure 1, the paper's and ours: alignment against the training loss, insecure code left out on the left. The paper's "
-                    f"points are read off the figure (arXiv:{ARXIV}), with an error of about 0.005 in ln loss and 0.4 in alignment",
+                    f"points are read off the figure (arXiv:{ARXIV}), with an error of about 0.005 in ln loss and 0.4 in alignment; dotted: only base and ends were read",
                     lambda: figure1.draw(regressed, path, base),
                 ),
                 (
