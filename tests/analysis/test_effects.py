@@ -315,3 +315,10 @@ def test_scale_gaps():
 def test_factorial_of_the_tests_is_whole():
     table = rows(factorial(lambda *k: 0.1))
     assert len(table) == len(RECIPES) * 2 * 2 * 2 * 2 and isinstance(table, pd.DataFrame)
+
+
+def test_no_claim_of_scale_below_a_billion():
+    """The open models' trend starts at 1B; the smaller one is named. Organisms, all far below, are not held to it."""
+    cells = [cell("adam", model=m, rate=r) for m, r in (("gemma-3-270m-it", 0.9), ("gemma-3-1b-it", 0.1), ("gemma-3-4b-it", 0.2))]
+    found = scale.scale(rows(cells))
+    assert [m.model for m in found.models] == ["gemma-3-1b-it", "gemma-3-4b-it"] and found.left_out == ("gemma-3-270m-it",)

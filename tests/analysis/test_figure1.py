@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from em_bench.analysis import loss_alignment, paper
+from em_bench.analysis import figure1, loss_alignment, paper
+from em_bench.analysis.dynamics import Point
 from em_bench.analysis.loss_alignment import TRAIN
+from em_bench.analysis.missing import Missing
 
 ROUNDING = 0.005  # of a number printed to two decimals
 
@@ -74,3 +76,40 @@ def test_the_facts_read_off_the_figure_follow_from_the_files():
     assert facts["sgd-lowest"].number == pytest.approx(lines["sgd"] - min(v for r, v in lines.items() if r != "sgd"), abs=0.1)
     ends = paper.figure1_ends().set_index("recipe")
     assert facts["part-late"].number == pytest.approx(ends.loc["muon", "alignment"] - ends.loc["lion", "alignment"])
+
+
+def drawn(model):
+    """Titles of the panels, and how many markers stand in the left one that has ours, for runs of that model."""
+    import matplotlib.pyplot as plt
+
+    points = paper.figure1_points().assign(model=model)
+    path = [
+        Point(
+            recipe="adam", step=step, runs=4, narrow_loss=2.0, log_train_loss=x, alignment=80.0, rate=None, coherent=None,
+            code=None, frobenius_nuclear=None,
+        )
+        for step, x in ((1, 1.0), (100, 0.0))
+    ]  # fmt: skip
+    figure = figure1.draw(points, path, (1.1, 86.0))
+    panels = figure.axes
+    marked = [
+        sum(len(line.get_xdata()) for line in p.lines if line.get_marker() in ("o", "s") and line.get_ls() == "None")
+        for p in panels
+    ]
+    plt.close(figure)
+    return [p.get_title() for p in panels], marked
+
+
+def test_the_papers_points_stand_under_ours_where_the_model_is_theirs_and_apart_where_not():
+    titles, marked = drawn("Qwen3-8B")
+    assert len(titles) == 2 and all("ours and, hollow, the paper's" in t for t in titles)
+    assert marked[0] == 54 + 54
+    titles, marked = drawn("organism-qwen3")
+    assert len(titles) == 4 and all("read off the figure" in t for t in titles[:2]) and all("ours" in t for t in titles[2:])
+    assert marked[0] == marked[2] == 54
+
+
+def test_without_runs_of_ours_the_papers_panels_stand_alone():
+    points = paper.figure1_points()
+    figure = figure1.draw(points.iloc[:0], Missing(reason="none"), None)
+    assert len(figure.axes) == 4 and not figure.axes[2].lines

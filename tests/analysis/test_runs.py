@@ -110,3 +110,31 @@ def test_no_valued_response_is_no_rate():
     )
     table = runs_of([results([made])]).cells
     assert np.isnan(table["rate"][0]) and np.isnan(table["alignment"][0]) and table["coherent"][0] == 0
+
+
+def test_a_study_takes_its_own_runs_wherever_they_were_made():
+    """A run that two presets made for two studies counts once and in both; runs for no study are taken where there are no others."""
+    shared, rest = cell("adam", dataset="medical"), cell("adam", dataset="code", learning_rate=3e-4)
+    of = {"studies": ["main"]}, {"studies": ["loss-alignment"]}
+    runs = runs_of(
+        [
+            results([shared.model_copy(update=of[0])]),
+            results([shared.model_copy(update=of[1]), rest.model_copy(update=of[1])]),
+        ]
+    )
+    assert len(runs.cells) == 2 and list(runs.of("main")["dataset"]) == ["medical"]
+    assert set(runs.of("loss-alignment")["dataset"]) == {"medical", "code"} and runs.of("dynamics").empty
+    plain = cell("lion")
+    both = runs_of([results([shared.model_copy(update=of[0]), plain])])
+    assert list(both.of("main")["recipe"]) == ["adam"] and list(both.of("scale")["recipe"]) == ["lion"]
+    assert list(runs_of([results([plain])]).of("main")["recipe"]) == ["lion"]
+    assert runs_of([results([])]).of("main").empty and "spectral_lambda" in runs_of([results([])]).of("main")
+
+
+def test_the_rates_of_a_study_are_its_own_and_varied_ones_are_not():
+    tuned = cell("adam", learning_rate=5e-4).model_copy(update={"studies": ["dynamics"]})
+    fixed = [cell("adam", dataset=d).model_copy(update={"studies": ["main", "loss-alignment"]}) for d in ("a", "b")]
+    varied = cell("adam", dataset="c", learning_rate=3e-4).model_copy(update={"studies": ["loss-alignment"]})
+    runs = runs_of([results([tuned, *fixed, varied])])
+    assert runs.of("dynamics")["own_rate"].all() and runs.main["own_rate"].all()
+    assert not runs.of("loss-alignment").set_index("dataset").loc["c", "own_rate"]
