@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: reproduce test test-slow lint bench install clean
+.PHONY: reproduce test test-slow lint picture bench install clean
 
 reproduce: $(STAMP)
 	$(VENV)/bin/em-bench reproduce --preset tiny
@@ -18,6 +18,10 @@ test-slow: $(STAMP)
 lint: $(STAMP)
 	$(VENV)/bin/ruff check em_bench tests benchmarks
 	$(VENV)/bin/ruff format --check em_bench tests benchmarks
+
+# Who imports whom, into docs/architecture.md.
+picture: $(STAMP)
+	PYTHONPATH=tests $(VENV)/bin/python -m docs.test_architecture_doc
 
 # All of them, or some: make bench BENCH="tiny evaluate"
 BENCH ?= tiny evaluate judging optim train board sweep
