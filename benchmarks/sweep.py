@@ -104,7 +104,7 @@ def dispatched(plan: Plan, work: Path) -> list:
     console = Console(file=open(os.devnull, "w"), force_terminal=True, width=120)
     here = ExecutionProfile(len(GPUS), GPUS)
     with controller_lock(work) as lock, shown(SweepProgress(plan.preset.name, wanted(plan), work, here), console) as poll:
-        left = run_plan(plan, work, lock, where=here, on_poll=poll, job_command=job)
+        left = run_plan(plan, work, lock, profile=here, on_poll=poll, job_command=job)
     for job in plan.jobs[:-1]:  # but the report
         for _ in range(READS):
             order = read_order(work, job.id)
