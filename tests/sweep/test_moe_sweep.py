@@ -187,5 +187,5 @@ def test_a_sweep_refuses_an_adapter_of_another_base(home, work):
     shutil.rmtree(work / "evaluations")
     for done in work.glob("jobs/evaluate-*/done-*.json"):
         done.unlink()
-    ended = em_bench(home, "submit", "run", "mine", "--workdir", "work", "--cores", "2", code=1)
+    ended = em_bench(home, "submit", "run", "mine", "--workdir", "work", "--cores", "2", code=2)
     assert f"({COMMIT[:12]}), and this base is tiny-moe ({other[:12]})" in ended.stderr
