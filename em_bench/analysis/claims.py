@@ -44,7 +44,7 @@ CLAIMS = (
     _claim(
         "batch-size",
         "Batch 2 misaligns more than batch 32",
-        "alignment at the small batch minus the large < 0, all else equal",
+        "alignment at the small batch minus the large < 0, at the same rate and epochs; their losses are not matched",
         "equal epochs",
         "16-fold batch sizes",
     ),

@@ -56,7 +56,7 @@ def draw(rows: pd.DataFrame, path: Sequence[Point] | Missing, base: tuple[float,
             axes.set_title(f"{which}: the paper, {FIGURE_MODEL}, read off the figure", fontsize=10)
     for axes in grid.flat:
         axes.set_xlabel(LABEL)
-        axes.set_ylim(bottom=min(30.0, axes.get_ylim()[0]), top=100)
+        axes.set_ylim(bottom=min(30.0, axes.get_ylim()[0]), top=102)
         axes.set_ylabel("mean alignment (0-100)")
         axes.invert_xaxis()  # training runs to the right in all four, as losses fall
     both = dict.fromkeys([*figure1_points()["recipe"], *kept["recipe"]])

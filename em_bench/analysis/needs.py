@@ -39,11 +39,13 @@ def _matched(rows: pd.DataFrame) -> str | None:
 
 
 def _coherent(rows: pd.DataFrame) -> str | None:
-    by = rows.groupby("recipe" if rows["recipe"].nunique() > 1 else "spectral_lambda")["coherent"].mean()
+    axis = "recipe" if rows["recipe"].nunique() > 1 else "spectral_lambda"
+    by = rows.groupby(axis)["coherent"].mean()
     broken = by[~(by >= COHERENT)]
     if broken.empty:
         return None
-    return f"the model is broken: {broken.index[0]} has {broken.iloc[0]:.1f} % coherent answers; needs {COHERENT:g} %"
+    who = broken.index[0] if axis == "recipe" else f"lambda {broken.index[0]:g}"
+    return f"the model is broken: {who} has {broken.iloc[0]:.1f} % coherent answers; needs {COHERENT:g} %"
 
 
 def _papers_four(rows: pd.DataFrame) -> str | None:
