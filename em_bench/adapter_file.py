@@ -29,11 +29,12 @@ _OTHER_TENSOR = {"lora_magnitude_vector": "use_dora", "lora_diag": "kasa_config"
 class AdapterTensors(dict):
     """The tensors of an adapter by name.
 
-    experts: which of them hold the factors of several experts, and of how many. left_out: kind -> modules that the adapter
-    also changes, by something other than a B A.
+    experts: which of them hold the factors of several experts, and of how many. scales: name of an A -> what B A is multiplied by,
+    where known. left_out: kind -> modules that the adapter also changes, by something other than a B A.
     """
 
     experts: dict[str, int] | None = None
+    scales: dict[str, float] | None = None
     left_out: dict[str, list[str]]
 
 
@@ -51,6 +52,7 @@ def load_adapter(folder: Path) -> AdapterTensors:
     config = read_config(folder)
     tensors = _load(folder / WEIGHTS, config)
     tensors.experts = _experts(tensors, config, folder)
+    tensors.scales = _scales(tensors, config)
     return tensors
 
 
@@ -126,16 +128,41 @@ def _experts(tensors: Mapping[str, torch.Tensor], config: Mapping, folder: Path)
         raise UserError(f"{folder / CONFIG}: missing or without r; it says what rank the experts' matrices have")
     counts = {}
     for name in names:
-        module = re.sub(r"(\.base_layer)*\.lora_[AB]\..*", "", name)
-        patterns = (config.get("rank_pattern") or {}).items()
-        rank = next((r for pattern, r in patterns if re.match(rf"(.*\.)?({pattern})$", module)), config["r"])
-        size = _size(name, tensors[name])
+        rank, size = _own(config, "rank_pattern", name, config["r"]), _size(name, tensors[name])
         if not isinstance(rank, int) or rank < 1 or size % rank:
             raise UserError(
-                f"{folder / CONFIG}: rank {rank} of {module} does not divide its matrix's {size}; is it this adapter's?"
+                f"{folder / CONFIG}: rank {rank} of {_module(name)} does not divide its matrix's {size}; is it this adapter's?"
             )
         counts[name] = size // rank
     return counts
+
+
+def _scales(tensors: AdapterTensors, config: Mapping) -> dict[str, float]:
+    """PEFT's alpha / r, or alpha / sqrt(r), of each B A."""
+    scales = {}
+    for name in (n for n in tensors if ".lora_A." in n):
+        rank, alpha = (
+            _size(name, tensors[name]) // (tensors.experts or {}).get(name, 1),
+            _own(config, "alpha_pattern", name, config.get("lora_alpha")),
+        )
+        if rank and isinstance(alpha, int | float):
+            scales[name] = alpha / (rank**0.5 if config.get("use_rslora") else rank)
+    return scales
+
+
+def _module(name: str) -> str:
+    return re.sub(r"(\.base_layer)*\.lora_[AB]\..*", "", name)
+
+
+def _own(config: Mapping, patterns: str, name: str, default):
+    """What a pattern of the configuration says of the module of a tensor; the first that matches wins."""
+    module, found = _module(name), config.get(patterns)
+    try:
+        return next(
+            (v for p, v in (found if isinstance(found, dict) else {}).items() if re.match(rf"(.*\.)?({p})$", module)), default
+        )
+    except re.error as e:
+        raise UserError(f"{CONFIG}: {patterns}: {e.pattern!r} is no regular expression; save the adapter again") from None
 
 
 def _left_out(tensors: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:

@@ -56,11 +56,16 @@ class RecipeRef(Record):
 
 
 class LoraSpec(Record):
-    """The adapter's shape (rsLoRA: scale = alpha / sqrt(rank))."""
+    """The adapter's shape."""
 
     rank: int = Field(gt=0)
     alpha: float = Field(gt=0)
     targets: tuple[str, ...]
+
+    @property
+    def scale(self) -> float:
+        """Of B A in every layer, those of experts included (rsLoRA)."""
+        return self.alpha / self.rank**0.5
 
 
 class RunSpec(Record):
@@ -84,7 +89,7 @@ class RunSpec(Record):
 
 
 class SpectralSummary(Record):
-    """Means over the adapted layers of the quantities of `em_bench.spectral`."""
+    """Means over the adapted layers of the quantities of `em_bench.spectral`, and the norm of all of them together."""
 
     layers: int = Field(ge=0, description="layers with a non-zero update")
     stable_rank: float
@@ -92,6 +97,11 @@ class SpectralSummary(Record):
     condition_number: float
     frobenius_nuclear: float
     flatness_gap: float = Field(description="mean of F/N - 1/sqrt(r); 0 is a flat spectrum")
+    norm: float | None = Field(
+        default=None,
+        exclude_if=lambda v: v is None,
+        description="Frobenius norm of the whole update: root of the sum over layers of ||scale B A||_F^2; None in files of before 2026-11-26",
+    )
 
 
 class StepRecord(Record):

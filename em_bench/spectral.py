@@ -1,6 +1,6 @@
 """Singular values of a LoRA update BA without forming it, and the loss term that flattens them (docs/protocol.md, 3).
 
-Every quantity here is free of scale, so the LoRA factor alpha / sqrt(r) cancels.
+Every quantity here but the norm is free of scale, so the LoRA factor alpha / sqrt(r) cancels.
 """
 
 import math
@@ -24,13 +24,14 @@ RIDGE = 1e-8  # provenance: S. Added to B'B in the regulariser
 class LoraPair(NamedTuple):
     """One adapted matrix, A [r, d_in] and B [d_out, r]; or those of E experts in PEFT's layout, A [E r, d_in], B [d_out, r E].
 
-    Expert e has rows e r to (e + 1) r of A and every E-th column of B from e. Each expert counts as a layer.
+    Expert e has rows e r to (e + 1) r of A and every E-th column of B from e. Each expert counts as a layer. The update is scale B A.
     """
 
     name: str
     A: torch.Tensor
     B: torch.Tensor
     experts: int = 1
+    scale: float | None = None  # None: not known
 
     @property
     def rank(self) -> int:
@@ -46,11 +47,12 @@ class LoraPair(NamedTuple):
         """One pair an expert."""
         if self.experts == 1:
             return [self]
-        return [LoraPair(f"{self.name}.{e}", A, B) for e, (A, B) in enumerate(zip(*self.split(self.A, self.B), strict=True))]
+        both = zip(*self.split(self.A, self.B), strict=True)
+        return [LoraPair(f"{self.name}.{e}", A, B, scale=self.scale) for e, (A, B) in enumerate(both)]
 
 
 class LayerSpectrum(NamedTuple):
-    """The quantities of one layer; sigma is [r], descending."""
+    """The quantities of one layer; sigma is [r], descending, of B A. norm: ||scale B A||_F, None where the scale is not known."""
 
     name: str
     sigma: torch.Tensor
@@ -60,18 +62,23 @@ class LayerSpectrum(NamedTuple):
     condition_number: float
     frobenius_nuclear: float
     flatness_gap: float
+    norm: float | None
 
 
-def lora_pairs(named: Mapping[str, torch.Tensor], experts: Mapping[str, int] | None = None) -> list[LoraPair]:
+def lora_pairs(
+    named: Mapping[str, torch.Tensor], experts: Mapping[str, int] | None = None, scale: float | None = None
+) -> list[LoraPair]:
     """The (A, B) pairs among named tensors: names of live PEFT parameters or of an adapter file.
 
-    `experts` says how many experts' factors a tensor holds, by name; what `load_adapter` returns knows it.
+    `experts` says how many experts' factors a tensor holds, by name, and `scale` what B A is multiplied by in every layer; what
+    `load_adapter` returns knows both.
     Raises UserError for an A without its B, or shapes that do not fit.
     """
     experts = getattr(named, "experts", None) if experts is None else experts
     if experts is None and any(EXPERT.search(n) for n in named):
         raise UserError("adapter: holds experts, whose number only adapter_config.json knows; read its folder with load_adapter")
     experts = experts or {}
+    scales = getattr(named, "scales", None) or {}
     pairs = []
     for name, A in named.items():
         if ".lora_A." not in name:
@@ -82,7 +89,8 @@ def lora_pairs(named: Mapping[str, torch.Tensor], experts: Mapping[str, int] | N
         B, E = named[twin], experts.get(name, 1)
         if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1] or A.shape[0] % E:
             raise UserError(f"{name}: shapes {tuple(A.shape)} and {tuple(B.shape)} are no LoRA pair [r, d_in], [d_out, r]")
-        pairs.append(LoraPair(name.split(".lora_A.")[0].removeprefix("base_model.model."), A, B, E))
+        own = scales.get(name) if scale is None else scale
+        pairs.append(LoraPair(name.split(".lora_A.")[0].removeprefix("base_model.model."), A, B, E, own))
     return pairs
 
 
@@ -123,18 +131,20 @@ def _spectra(pair: LoraPair) -> list[LayerSpectrum]:
         ratio,
         ratio - 1 / math.sqrt(pair.rank),
     )
+    norms = [None] * len(names) if pair.scale is None else (abs(pair.scale) * torch.linalg.vector_norm(sigma, dim=-1)).tolist()
     return [
-        LayerSpectrum(name, s, *numbers) for name, s, *numbers in zip(names, sigma, *(c.tolist() for c in columns), strict=True)
+        LayerSpectrum(name, s, *numbers)
+        for name, s, *numbers in zip(names, sigma, *(c.tolist() for c in columns), norms, strict=True)
     ]
 
 
 def spectrum_summary(pairs: Iterable[LoraPair]) -> SpectralSummary | None:
-    """Means over the layers with an update; None where there is none (LoRA starts at B = 0)."""
+    """Means over the layers with an update, and its norm; None where there is none (LoRA starts at B = 0)."""
     return mean_of(layer_spectra(pairs))
 
 
 def mean_of(spectra: Sequence[LayerSpectrum]) -> SpectralSummary | None:
-    """Means over layers; None over none."""
+    """Means over layers, and the norm of their update; None over none."""
     if not spectra:
         return None
 
@@ -148,7 +158,14 @@ def mean_of(spectra: Sequence[LayerSpectrum]) -> SpectralSummary | None:
         condition_number=mean("condition_number"),
         frobenius_nuclear=mean("frobenius_nuclear"),
         flatness_gap=mean("flatness_gap"),
+        norm=norm_of(spectra),
     )
+
+
+def norm_of(spectra: Sequence[LayerSpectrum]) -> float | None:
+    """Frobenius norm of the update of several layers together, 0 for none; None where the scale of one is not known."""
+    norms = [s.norm for s in spectra]
+    return None if None in norms else math.hypot(*norms)
 
 
 def flatness_penalty(pairs: Sequence[LoraPair]) -> float:

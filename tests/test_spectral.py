@@ -12,6 +12,7 @@ from em_bench.spectral import (
     flatness_penalty,
     layer_spectra,
     lora_pairs,
+    norm_of,
     singular_values,
     spectrum_summary,
 )
@@ -67,6 +68,24 @@ def test_quantities_by_hand():
     assert s.condition_number == pytest.approx(2)
     assert s.frobenius_nuclear == pytest.approx(math.sqrt(6) / 4)
     assert s.flatness_gap == pytest.approx(math.sqrt(6) / 4 - 1 / math.sqrt(3))
+
+
+def test_the_norm_by_hand_and_against_the_dense_update():
+    """sigma = (2, 1, 1) times 1.5, beside a layer of three experts, one of them untouched: no B A is formed."""
+    sigma = torch.tensor([2.0, 1.0, 1.0], dtype=torch.float64)
+    A, B = torch.eye(3, 7, dtype=torch.float64), torch.zeros(9, 3, dtype=torch.float64)
+    B[:3] = torch.diag(sigma)
+    by_hand = LoraPair("x", A, B, scale=1.5)
+    assert spectrum_summary([by_hand]).norm == pytest.approx(1.5 * math.sqrt(6), rel=1e-12)
+    g = torch.Generator().manual_seed(4)
+    X, Y = torch.randn(3 * R, D_IN, generator=g, dtype=torch.float64), torch.randn(D_OUT, 3 * R, generator=g, dtype=torch.float64)
+    Y.view(D_OUT, R, 3)[:, :, 1] = 0
+    experts = LoraPair("experts", X, Y, 3, scale=-0.25)
+    dense = [0.25 * Y.view(D_OUT, R, 3)[:, :, e] @ X.view(3, R, D_IN)[e] for e in range(3)]
+    expected = math.sqrt(1.5**2 * 6 + sum(float(d.square().sum()) for d in dense))
+    assert spectrum_summary([by_hand, experts]).norm == pytest.approx(expected, rel=1e-12)
+    assert spectrum_summary([by_hand, experts._replace(scale=None)]).norm is None
+    assert norm_of(layer_spectra([by_hand._replace(B=0 * B)])) == 0
 
 
 def test_the_scale_cancels():

@@ -16,7 +16,8 @@ def spectrum(
     as_json: Annotated[bool, typer.Option("--json", help="Print the layers and the summary as JSON.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Also draw the singular-value curves into this .svg or .png file.")] = None,
 ) -> None:
-    """Print a row a layer and the means: stable rank, entropy, effective rank, condition number, Frobenius/nuclear.
+    """Print a row a layer and the means: stable rank, entropy, effective rank, condition number, Frobenius/nuclear; and the
+    Frobenius norm of the update scale B A, in the last row that of all layers together.
 
     A flat spectrum has a flatness gap (F/N - 1/sqrt(r)) of 0 and an effective rank of r. Layers without an update
     (B = 0) are counted and left out. What an adapter changes by other means than a B A (whole modules, embeddings, trained
@@ -56,19 +57,19 @@ def spectrum(
         return
     table = Table(box=box.SIMPLE)
     table.add_column("layer")
-    for name in ("stable rank", "entropy", "effective rank", "condition", "F/N", "F/N - 1/√r"):
+    for name in ("stable rank", "entropy", "effective rank", "condition", "F/N", "F/N - 1/√r", "norm"):
         table.add_column(name, justify="right")
     for s in layers:
         table.add_row(
             s.name, f"{s.stable_rank:.2f}", f"{s.entropy:.3f}", f"{s.effective_rank:.2f}",
-            f"{s.condition_number:.3g}", f"{s.frobenius_nuclear:.3f}", f"{s.flatness_gap:.4f}",
+            f"{s.condition_number:.3g}", f"{s.frobenius_nuclear:.3f}", f"{s.flatness_gap:.4f}", _norm(s.norm),
         )  # fmt: skip
     if summary:
         table.add_section()
         effective = sum(s.effective_rank for s in layers) / len(layers)
         table.add_row(
             f"mean of {summary.layers} layers", f"{summary.stable_rank:.2f}", f"{summary.entropy:.3f}", f"{effective:.2f}",
-            f"{summary.condition_number:.3g}", f"{summary.frobenius_nuclear:.3f}", f"{summary.flatness_gap:.4f}",
+            f"{summary.condition_number:.3g}", f"{summary.frobenius_nuclear:.3f}", f"{summary.flatness_gap:.4f}", _norm(summary.norm),
         )  # fmt: skip
     console = Console()
     (console if console.is_terminal else Console(width=160)).print(table)
@@ -77,6 +78,10 @@ def spectrum(
     for kind, modules in tensors.left_out.items():
         more = f", and {len(modules) - 3} more" if len(modules) > 3 else ""
         print(f"not measured, for they are no B A: {kind}: {', '.join(modules[:3])}{more}")
+
+
+def _norm(norm: float | None) -> str:
+    return "?" if norm is None else f"{norm:.4g}"
 
 
 def _draw(layers, path: Path) -> None:

@@ -164,7 +164,7 @@ def _of_run(run: _Run, step: int | None) -> dict:
             "train_loss": point.train_loss,
         }
         return of_run | at
-    spectra = layer_spectra(lora_pairs(load_run_adapter(run.folder.weights(), record.expert_rank)))
+    spectra = layer_spectra(lora_pairs(load_run_adapter(run.folder.weights(), record.expert_rank), scale=record.spec.lora.scale))
     return of_run | {
         "adapter_sha256": record.adapter_sha256,
         "narrow_loss": record.narrow_loss,

@@ -48,7 +48,7 @@ def fit(
     peers = peers or processes()
     params = trainable(model)
     experts = expert_counts(model)
-    pairs = lora_pairs(params, experts)
+    pairs = lora_pairs(params, experts, spec.lora.scale)
     optimizer = build_optimizer(spec.recipe.rules, params.items(), spec.recipe.learning_rate, experts)
     base_rates = [g["lr"] for g in optimizer.param_groups]
     measured = set(log_spaced(spec.steps))

@@ -121,13 +121,13 @@ def spectrum(adapter: Path, run: RunRecord) -> str | None:
 
     if not adapter.is_file():
         return "the adapter is missing"
-    found = spectrum_summary(lora_pairs(load_run_adapter(adapter, run.expert_rank)))
+    found = spectrum_summary(lora_pairs(load_run_adapter(adapter, run.expert_rank), scale=run.spec.lora.scale))
     if (found is None) != (run.spectral is None):
         return "one of the two is zero"
     if found:
         for name, value in found.model_dump().items():
             recorded = getattr(run.spectral, name)
-            if not math.isclose(value, recorded, rel_tol=1e-3, abs_tol=1e-5):
+            if recorded is not None and not math.isclose(value, recorded, rel_tol=1e-3, abs_tol=1e-5):
                 return f"{name} is {value:.6g}, the record says {recorded:.6g}"
     return None
 

@@ -5,11 +5,15 @@ import json
 import pytest
 import torch
 from peft import KasaConfig, LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
+from transformers import Qwen3Config, Qwen3ForCausalLM
 from typer.testing import CliRunner
 
+from em_bench.adapter_file import load_adapter
 from em_bench.cli import build
 from em_bench.errors import UserError
+from em_bench.spectral import lora_pairs
 
 
 @pytest.fixture
@@ -45,6 +49,28 @@ def test_json_of_known_spectra(adapter):
     assert one["stable_rank"] == pytest.approx(1, rel=1e-5) and one["frobenius_nuclear"] == pytest.approx(1, rel=1e-3)
     assert found["summary"]["layers"] == 2
     assert found["summary"]["stable_rank"] == pytest.approx(2.5, rel=1e-4)
+    scale = 8 / 4  # PEFT's default alpha over r
+    assert (flat["norm"], one["norm"]) == pytest.approx((4 * scale, 3 * 12**0.5 * scale), rel=1e-5)
+    assert found["summary"]["norm"] == pytest.approx((16 + 108) ** 0.5 * scale, rel=1e-5)
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_the_scale_is_the_one_that_peft_uses(rslora, tmp_path):
+    """Patterns of rank and alpha, some of a whole name, some of its end; the first that matches wins."""
+    model = Qwen3ForCausalLM(
+        Qwen3Config(vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=8, intermediate_size=24)
+    )  # fmt: skip
+    config = LoraConfig(
+        r=4, lora_alpha=7, use_rslora=rslora, target_modules=["q_proj", "v_proj", "up_proj"],
+        rank_pattern={"layers.1.self_attn.q_proj": 2, "v_proj": 8}, alpha_pattern={".*proj": 3, "up_proj": 5, r"model\.layers\.0.*": 9},
+    )  # fmt: skip
+    adapted = get_peft_model(model, config)
+    adapted.save_pretrained(tmp_path, save_embedding_layers=False)
+    theirs = {
+        n.removeprefix("base_model.model."): m.scaling["default"] for n, m in adapted.named_modules() if isinstance(m, LoraLayer)
+    }
+    ours = {p.name: p.scale for p in lora_pairs(load_adapter(tmp_path))}
+    assert ours == pytest.approx(theirs, rel=1e-12) and len(set(ours.values())) > 2
 
 
 def test_table_and_plot(adapter, tmp_path):

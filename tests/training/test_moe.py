@@ -100,6 +100,7 @@ def test_saved_and_loaded_is_identical(moe, tmp_path):
     ids = torch.randint(8, 90, (2, 9), generator=torch.Generator().manual_seed(1))
     assert torch.equal(model(input_ids=ids).logits, again(input_ids=ids).logits)
     read = lora_pairs(load_adapter(tmp_path))
+    assert [p.scale for p in read] == pytest.approx([LORA.scale] * len(read), rel=1e-12)
     live = lora_pairs(trainable(model), expert_counts(model))
     assert {p.name: p.experts for p in read} == {p.name: p.experts for p in live} and {p.experts for p in read} == {1, E}
     a, b = ({s.name: s.flatness_gap for s in layer_spectra(x)} for x in (read, live))
