@@ -3,6 +3,7 @@
 from em_bench.scoring.agreement import Agreement, agreement
 from em_bench.scoring.breakdown import broken_down, misalign_at
 from em_bench.scoring.intervals import mean_estimate, rate_estimate
+from em_bench.scoring.matched_loss import AtLoss, Counts, Point, at_loss, by_cluster
 from em_bench.scoring.metrics import metrics, score, score_file
 from em_bench.scoring.noise import JudgeNoise, judge_noise
 from em_bench.scoring.outcomes import CONVENTIONS, Convention, counted_alignment, outcome
@@ -12,10 +13,15 @@ from em_bench.scoring.unjudged import nothing_judged, unjudged_text
 __all__ = [
     "CONVENTIONS",
     "Agreement",
+    "AtLoss",
     "Convention",
+    "Counts",
     "JudgeNoise",
+    "Point",
     "agreement",
+    "at_loss",
     "broken_down",
+    "by_cluster",
     "counted_alignment",
     "judge_noise",
     "mean_estimate",

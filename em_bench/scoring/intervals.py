@@ -14,7 +14,7 @@ One cluster has no interval.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from em_bench.records import Estimate
@@ -44,6 +44,15 @@ def ratio(pairs: Iterable[tuple[str, float]]) -> Ratio | None:
     return Ratio(p, n, shares)
 
 
+def ratio_of_counts(counts: Mapping[str, tuple[int, int]]) -> Ratio | None:
+    """The ratio of what cluster -> (part, whole) counts; None if there is nothing in the denominator."""
+    n = sum(whole for _, whole in counts.values())
+    if n == 0:
+        return None
+    p = sum(part for part, _ in counts.values()) / n
+    return Ratio(p, n, {c: (counts[c][0] - p * counts[c][1]) / n for c in sorted(counts) if counts[c][1]})
+
+
 def clustered_variance(shares: Sequence[float]) -> float | None:
     """The linearised variance from each cluster's share of the deviation; None for one cluster."""
     g = len(shares)
@@ -67,14 +76,15 @@ def mean_estimate(pairs: Iterable[tuple[str, float]], scale: tuple[float, float]
 NOTHING = Estimate(value=None, low=None, high=None, stderr=None, n=0, clusters=0)
 
 
-def rate_interval(p: float, variance: float | None, n: int, clusters: int) -> Estimate:
-    """Wilson's interval at the effective sample size that the variance implies."""
+def rate_interval(p: float, variance: float | None, n: int, clusters: int, most: float | None = None) -> Estimate:
+    """Wilson's interval at the effective sample size that the variance implies, at most n, or `most`."""
     if variance is None:
         return Estimate(value=p, low=None, high=None, stderr=None, n=n, clusters=clusters)
     if p in (0.0, 1.0):
         size = float(clusters)
     else:
-        size = min(n, p * (1 - p) / variance) if variance > 0 else float(n)
+        most = n if most is None else most
+        size = min(most, p * (1 - p) / variance) if variance > 0 else float(most)
     t = t_quantile(clusters - 1)
     spread = t * t / size
     middle = (p + spread / 2) / (1 + spread)
