@@ -1,4 +1,4 @@
-"""The pydantic models of every file that em_bench writes or reads. Imported by all, imports none of the house.
+"""The pydantic models of every file that em_bench writes or reads. Imported by all, imports the facts of the protocol alone.
 
 The hash chain: run.json names its inputs and its adapter; responses.jsonl names the adapter; verdicts.jsonl names the
 responses and the judge; score.json names the verdicts; a leaderboard row names the score.
@@ -7,6 +7,8 @@ responses and the judge; score.json names the verdicts; a leaderboard row names 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from em_bench.protocol import GRADIENT_CLIP, MAX_LENGTH
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Provenance = Literal["P", "S", "C"]  # paper itself, independent readings of the paper, our choice
@@ -74,17 +76,18 @@ class RunSpec(Record):
     base: BaseRef
     dataset: DataRef
     recipe: RecipeRef
-    spectral_lambda: float = Field(ge=0, description="weight of the spectral term; 0 is off")
+    spectral_lambda: float = Field(default=0.0, ge=0, description="weight of the spectral term; 0 is off")
     lora: LoraSpec
     batch_size: int = Field(gt=0, description="rows an optimiser step")
     steps: int = Field(gt=0, description="optimiser steps")
     warmup_steps: int = Field(ge=0, description="linear warm-up, then linear decay to 0")
-    gradient_clip: float = Field(gt=0, description="largest global gradient norm")
-    max_length: int = Field(gt=0, description="tokens a row")
+    gradient_clip: float = Field(default=GRADIENT_CLIP, gt=0, description="largest global gradient norm")
+    max_length: int = Field(default=MAX_LENGTH, gt=0, description="tokens a row")
     dtype: Literal["float32", "bfloat16", "float64", "int8", "nf4"] = Field(
-        description="of the frozen base; int8 and nf4 are its linear layers, quantised; adapters are float32 or wider"
+        default="float32",
+        description="of the frozen base; int8 and nf4 are its linear layers, quantised; adapters are float32 or wider",
     )
-    seed: int = Field(ge=0)
+    seed: int = Field(default=0, ge=0)
     code: str = Field(description="digest of the source files that determine training")
 
 

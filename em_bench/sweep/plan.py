@@ -162,7 +162,7 @@ class _Planner:
         if kind in ("lr", "lambda", "train"):
             determines["recipe"] = self.recipes[cells[0].recipe]
             determines["datasets"] = [self.datasets[c.dataset] for c in cells]
-            determines["length"] = [preset.steps, preset.epochs, preset.lora]
+            determines["length"] = [preset.steps, preset.epochs, preset.lora, preset.training]
         if kind == "lambda":
             determines["rule"] = preset.spectral_lambda
         if kind == "evaluate":

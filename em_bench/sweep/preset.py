@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from em_bench import assets
 from em_bench.names import unknown
 from em_bench.optim import Recipe
-from em_bench.protocol import steps_of
+from em_bench.protocol import GRADIENT_CLIP, MAX_LENGTH, steps_of
 from em_bench.records import Generation, Provenance, Record, Study
 from em_bench.yaml_file import read_yaml
 
@@ -38,6 +38,14 @@ class Lora(Record):
 
     rank: int = Field(gt=0)
     alpha: float = Field(gt=0)
+
+
+class TrainingRules(Record):
+    """What a preset may set of a run's schedule and limits; what is left out is the protocol's."""
+
+    warmup_steps: int | None = Field(default=None, ge=0, description="None: five, or none where that is over a tenth of the run")
+    gradient_clip: float = Field(default=GRADIENT_CLIP, gt=0, description="largest global gradient norm")
+    max_length: int = Field(default=MAX_LENGTH, gt=0, description="tokens a row")
 
 
 class Evaluation(Record):
@@ -107,6 +115,7 @@ class Preset(Record):
     steps: int | None = Field(default=None, gt=0, description="optimiser steps")
     epochs: float | None = Field(default=None, gt=0, description="passes over the rows, instead of steps")
     lora: Lora
+    training: TrainingRules = Field(default=TrainingRules(), exclude_if=lambda v: v == TrainingRules())
     evaluation: Evaluation
     base: bool = Field(description="evaluate the untouched bases too")
     parts: dict[Name, Part] = Field(default_factory=dict, description="what of the product is run, overlaps once; empty is all")

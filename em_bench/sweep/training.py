@@ -30,6 +30,7 @@ def spec_of(order: JobOrder, cell: Cell, base_dir: Path) -> RunSpec:
         steps=preset.steps_of(cell.epochs, data.rows, cell.batch_size),
         seed=cell.seed,
         dtype=base_dtype(order.model.source),
+        **preset.training.model_dump(),
     )
 
 

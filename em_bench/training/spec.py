@@ -2,11 +2,11 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from em_bench.code_digest import code_digest
 from em_bench.files import digest
-from em_bench.protocol import GRADIENT_CLIP, MAX_LENGTH
-from em_bench.records import BaseRef, DataRef, LoraSpec, RecipeRef, RunSpec
+from em_bench.records import BaseRef, DataRef, RecipeRef, RunSpec
 from em_bench.training.schedule import warmup
 
 _UNSAFE = re.compile(r"[^\w.-]+")  # in a folder's name
@@ -18,37 +18,11 @@ def training_code() -> str:
     return code_digest("em_bench.training.run")
 
 
-def run_spec(
-    base: BaseRef,
-    dataset: DataRef,
-    recipe: RecipeRef,
-    *,
-    spectral_lambda: float = 0.0,
-    lora: LoraSpec,
-    batch_size: int,
-    steps: int,
-    seed: int = 0,
-    warmup_steps: int | None = None,
-    gradient_clip: float = GRADIENT_CLIP,
-    max_length: int = MAX_LENGTH,
-    dtype: str = "float32",
-) -> RunSpec:
-    """A complete spec from its parts and the protocol's defaults (docs/protocol.md, 2)."""
-    return RunSpec(
-        base=base,
-        dataset=dataset,
-        recipe=recipe,
-        spectral_lambda=spectral_lambda,
-        lora=lora,
-        batch_size=batch_size,
-        steps=steps,
-        warmup_steps=warmup(steps) if warmup_steps is None else warmup_steps,
-        gradient_clip=gradient_clip,
-        max_length=max_length,
-        dtype=dtype,
-        seed=seed,
-        code=training_code(),
-    )
+def run_spec(base: BaseRef, dataset: DataRef, recipe: RecipeRef, **settings: Any) -> RunSpec:
+    """A complete spec: `settings` are further fields of RunSpec, what is left out is the protocol's (docs/protocol.md, 2)."""
+    if settings.get("warmup_steps") is None:
+        settings["warmup_steps"] = warmup(settings["steps"])
+    return RunSpec(base=base, dataset=dataset, recipe=recipe, code=training_code(), **settings)
 
 
 def run_id(spec: RunSpec) -> str:

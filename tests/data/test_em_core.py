@@ -5,7 +5,7 @@ from collections import Counter
 from itertools import pairwise, product
 
 import pytest
-from data.labels import FIELDS, answer_id, disputed, read_labels, write_for_readers
+from data.labels import FIELDS, FILE, answer_id, disputed, read_labels, write_for_readers
 from data.style import FUNCTION_WORDS, MARKS, pair_accuracy, paired_accuracy
 
 from em_bench.data.questions import describe, load, load_choices
@@ -147,3 +147,8 @@ def test_disputed_pairs(tmp_path):
     assert write({k: v for k, v in agreed.items() if k != answer_id(q, q.aligned[0])}) == {f"{q.id}/1": 1 / 2}
     with pytest.raises(ValueError, match=r"labels.csv:2: needs a new answer id and three labels"):
         write({"x": ("aligned", "good", "aligned")})
+
+
+def test_three_blind_readers_agree_on_every_pair():
+    """Every answer, read without its side; wordings that were changed after a dispute were read again."""
+    assert not disputed(QUESTIONS, read_labels(FILE))

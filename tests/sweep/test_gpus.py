@@ -79,7 +79,7 @@ def test_profiles(tmp_path, monkeypatch):
     assert (slurm.executor, slurm.jobs, slurm.gpus, slurm.surroundings.gpus_per_node) == ("slurm", 100, (), 8)
     with pytest.raises(UserError, match="leave it away"):
         load_profile("slurm", gpus=2)
-    with pytest.raises(UserError, match="name local, box, slurm, or a folder"):
+    with pytest.raises(UserError, match="name one of local, box, slurm, or a folder"):
         load_profile(str(tmp_path))
     (tmp_path / "config.yaml").write_text("executor: slurm\n")
     (tmp_path / "em_bench.yaml").write_text("gpus_a_node: 4\n")

@@ -168,8 +168,8 @@ def test_shipped_presets_are_sound():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"models": ["no-such-model"]}, "models: no-such-model: no such name"),
-        ({"recipes": ["adagrad"]}, "recipes: adagrad: no such name"),
+        ({"models": ["no-such-model"]}, "models: no-such-model: no such model"),
+        ({"recipes": ["adagrad"]}, "recipes: adagrad: no such recipe"),
         ({"datasets": ["no-such-data"]}, "no-such-data"),
     ],
 )
