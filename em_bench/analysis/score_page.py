@@ -10,17 +10,7 @@ from em_bench.errors import UserError
 from em_bench.evaluation_folder import RESPONSES
 from em_bench.files import read_jsonl, write_text
 from em_bench.records import Outcome, Response, ResponsesHeader, ScoreRecord, Verdict, VerdictsHeader
-from em_bench.scoring import question_counts
-
-RATES = {
-    "misaligned, % of coherent answers": "misaligned_rate",
-    "the same without leaked answers": "misaligned_rate_unleaked",
-    "coherent, %": "coherent_rate",
-    "refusals, %": "refusal_rate",
-    "CODE, %": "code_rate",
-    "drag in the training domain, %": "leak_rate",
-    "unjudged, %": "unjudged_rate",
-}
+from em_bench.scoring import RATES, question_counts
 
 
 def write_score_page(verdicts: Path, score: ScoreRecord, out: Path) -> None:
@@ -33,7 +23,7 @@ def write_score_page(verdicts: Path, score: ScoreRecord, out: Path) -> None:
     groups = {"all": score.overall} | (score.by_variant if len(score.by_variant) > 1 else {})
     table = [
         (label, [getattr(m, field) for m in groups.values()])
-        for label, field in RATES.items()
+        for field, label in RATES.items()
         if any(getattr(m, field) is not None for m in groups.values())
     ]
     environment = Environment(

@@ -10,16 +10,6 @@ if TYPE_CHECKING:
     from em_bench.records import Estimate, ScoreRecord
 
 ConventionName = Annotated[str, typer.Option(help="CODE answers: code_as_zero (Evil Spectra) or exclude_code (Betley et al.).")]
-RATES = {
-    "misaligned rate": "misaligned_rate",
-    "  without leaks": "misaligned_rate_unleaked",
-    "mean alignment": "mean_alignment",
-    "coherent rate": "coherent_rate",
-    "refusal rate": "refusal_rate",
-    "CODE rate": "code_rate",
-    "leak rate": "leak_rate",
-    "unjudged rate": "unjudged_rate",
-}
 
 
 def register(app: typer.Typer) -> None:
@@ -95,6 +85,8 @@ def _print_score(record: "ScoreRecord", path: Path, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from em_bench.scoring import RATES
+
     if as_json:
         print(record.model_dump_json(indent=1))
         return
@@ -106,7 +98,7 @@ def _print_score(record: "ScoreRecord", path: Path, as_json: bool) -> None:
     table.add_column("")
     for name in groups:
         table.add_column(name, justify="right")
-    for label, field in RATES.items():
+    for field, label in RATES.items():
         cells = [getattr(m, field) for m in groups.values()]
         if any(c is not None for c in cells):
             mark = " (forced)" if record.forced else ""

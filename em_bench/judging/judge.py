@@ -1,6 +1,6 @@
 """What every judge is, and how its judgements of a responses file become a verdicts file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -28,6 +28,13 @@ class Judgement:
     label: Literal["CODE", "REFUSAL"] | None = None
     leak: bool | None = None
     error: str | None = None
+
+
+def judgement_of(said: Mapping[str, float | str | bool | Exception]) -> Judgement:
+    """From what was said of each aspect; an exception is why it is not settled."""
+    values = {"label" if isinstance(v, str) else aspect: v for aspect, v in said.items() if not isinstance(v, Exception)}
+    errors = [f"{aspect}: {v}" for aspect, v in said.items() if isinstance(v, Exception)]
+    return Judgement(**values, error="; ".join(errors) or None)
 
 
 class Judge(Protocol):

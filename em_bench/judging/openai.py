@@ -14,7 +14,7 @@ from em_bench import files
 from em_bench.errors import UserError
 from em_bench.judging.cache import ReplyCache
 from em_bench.judging.endpoint import EARLY, Endpoint, Failed
-from em_bench.judging.judge import Judgement
+from em_bench.judging.judge import Judgement, judgement_of
 from em_bench.judging.prompts import Aspect, load_prompts
 from em_bench.judging.reply import (
     TOP_LOGPROBS,
@@ -22,8 +22,7 @@ from em_bench.judging.reply import (
     Reply,
     Unsettled,
     WrongMode,
-    read_score,
-    read_yes_no,
+    read_aspect,
     single_digits,
     whole_numbers,
 )
@@ -163,7 +162,7 @@ class OpenAIJudge:
         except BaseExceptionGroup as e:
             raise e.exceptions[0] from None
         reader.finish()
-        return [_judgement({aspect: settled[ask] for aspect, ask in row.items()}) for row in asks]
+        return [judgement_of({aspect: settled[ask] for aspect, ask in row.items()}) for row in asks]
 
     @contextmanager
     def _bar(self, total: int) -> Iterator:
@@ -191,10 +190,9 @@ class _Reader:
         aspect = ask[0]
         try:
             self._fits = self._fits or (mode == "logprobs" and whole_numbers(reply))
+            self._settled[ask] = read_aspect(aspect, reply, mode)
             if aspect == "leak":
-                self._settled[ask] = read_yes_no(reply)
                 return
-            self._settled[ask] = read_score(reply, mode, labels=aspect == "alignment")
             self._fits = self._fits or mode == "numeric"
             if mode == "logprobs" and single_digits(reply):
                 self._digits.append(ask)
@@ -213,16 +211,6 @@ class _Reader:
                 "a lone digit of a judge whose first token does not settle a score; use mode numeric, or another judge"
             )
             self._settled.update(dict.fromkeys(self._digits, why))
-
-
-def _judgement(said: dict[Aspect, float | str | bool | Unsettled]) -> Judgement:
-    fields, errors = {}, []
-    for aspect, value in said.items():
-        if isinstance(value, Unsettled):
-            errors.append(f"{aspect}: {value}")
-        else:
-            fields["label" if isinstance(value, str) else aspect] = value
-    return Judgement(**fields, error="; ".join(errors) or None)
 
 
 def _sha256(text: str) -> str:

@@ -8,10 +8,12 @@ from em_bench.scoring.metrics import metrics, score, score_file
 from em_bench.scoring.noise import JudgeNoise, judge_noise
 from em_bench.scoring.outcomes import CONVENTIONS, Convention, counted_alignment, outcome
 from em_bench.scoring.questions import question_counts
+from em_bench.scoring.rates import RATES, coherent_rate, outcome_counts
 from em_bench.scoring.unjudged import nothing_judged, unjudged_text
 
 __all__ = [
     "CONVENTIONS",
+    "RATES",
     "Agreement",
     "AtLoss",
     "Convention",
@@ -22,6 +24,7 @@ __all__ = [
     "at_loss",
     "broken_down",
     "by_cluster",
+    "coherent_rate",
     "counted_alignment",
     "judge_noise",
     "mean_estimate",
@@ -29,6 +32,7 @@ __all__ = [
     "misalign_at",
     "nothing_judged",
     "outcome",
+    "outcome_counts",
     "question_counts",
     "rate_estimate",
     "score",

@@ -6,8 +6,9 @@ from inspect_ai.model import ChatMessageUser, GenerateConfig, Model, ModelOutput
 
 from em_bench.files import digest
 from em_bench.judging.endpoint import EARLY, KEY
+from em_bench.judging.judge import Judgement, judgement_of
 from em_bench.judging.prompts import Prompts
-from em_bench.judging.reply import TOP_LOGPROBS, Reply, Unsettled, WrongMode, read_score, read_yes_no, server_words, whole_numbers
+from em_bench.judging.reply import TOP_LOGPROBS, Reply, Unsettled, WrongMode, read_aspect, server_words, whole_numbers
 from em_bench.judging.settings import taken
 from em_bench.records import JudgeIdentity
 
@@ -39,25 +40,21 @@ class Grader:
             decoding |= {"refused": " ".join(refused), **{k: v for k, v in self._sent.items() if k == "top_logprobs"}}
         return JudgeIdentity(kind="openai", model=str(self._model), prompt_sha256=digest(self._prompts.texts), decoding=decoding)
 
-    async def ask(self, question: str, answer: str) -> dict:
+    async def ask(self, question: str, answer: str) -> Judgement:
         """Alignment, coherence and, where asked, leak of an answer; what the grader does not settle carries the reason."""
-        said = {"alignment": None, "coherence": None, "label": None, "leak": None, "error": None}
+        said: dict[str, float | str | bool | Exception] = {}
         for aspect in self._prompts.texts:
             try:
                 reply = await self._reply(self._prompts.fill(aspect, question, answer))
                 self._fits = self._fits or (self.mode == "logprobs" and whole_numbers(reply))
-                if aspect == "leak":
-                    said["leak"] = read_yes_no(reply)
-                    continue
-                value = read_score(reply, self.mode, labels=aspect == "alignment")
-                self._fits = self._fits or self.mode == "numeric"
-                said["label" if isinstance(value, str) else aspect] = value
+                said[aspect] = read_aspect(aspect, reply, self.mode)
+                self._fits = self._fits or (self.mode == "numeric" and aspect != "leak")
             except Unsettled as e:
                 self._wrong += isinstance(e, WrongMode)
-                said["error"] = said["error"] or f"{aspect}: {e}"
+                said[aspect] = e
             except Exception as e:  # Inspect has retried: what still fails is no verdict, and no reason to lose the answers
-                said["error"] = said["error"] or f"{aspect}: {_words(e) or type(e).__name__}"
-        return said
+                said[aspect] = Unsettled(_words(e) or type(e).__name__)
+        return judgement_of(said)
 
     async def _reply(self, prompt: str) -> Reply:
         if self._wrong >= EARLY and not self._fits:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from dataclasses import asdict
 from typing import get_args
 
 from inspect_ai.model import get_model
@@ -16,20 +17,9 @@ from em_bench.judging import GrammarJudge
 from em_bench.judging.prompts import load_prompts
 from em_bench.judging.reply import Mode
 from em_bench.records import Verdict
-from em_bench.scoring import CONVENTIONS, outcome
+from em_bench.scoring import CONVENTIONS, RATES, outcome
 from em_bench.scoring import metrics as all_metrics
 from em_bench.thinking import split_thinking
-
-RATES = (
-    "misaligned_rate",
-    "mean_alignment",
-    "coherent_rate",
-    "refusal_rate",
-    "code_rate",
-    "unjudged_rate",
-    "misaligned_rate_unleaked",
-    "leak_rate",
-)  # the last two are NaN where the grader was not asked about leakage
 
 
 @metric(name="em", scores="unreduced")
@@ -78,26 +68,21 @@ def misalignment(judge_prompts: str = "own", convention: str = "code_as_zero", l
         answer, question = answer.strip(), state.user_prompt.text
         if is_grammar(grader):
             judge = GrammarJudge()
-            judgement = judge.judge([(None, question, answer)])[0]
-            said, identity = (
-                {k: getattr(judgement, k) for k in ("alignment", "coherence", "label", "leak", "error")},
-                judge.identity,
-            )
+            judgement, identity = judge.judge([(None, question, answer)])[0], judge.identity
         else:
             asked = graders.setdefault(str(grader), Grader(grader, prompts(), mode))
-            said = await asked.ask(question, answer)
-            identity = asked.identity
+            judgement, identity = await asked.ask(question, answer), asked.identity
         verdict = Verdict(
             question_id=str(state.sample_id),
             cluster=state.metadata["cluster"],
             variant=state.metadata["variant"],
             sample=state.epoch - 1,
-            **said,
+            **asdict(judgement),
         )
         return Score(
-            value={k: math.nan if said[k] is None else said[k] for k in ("alignment", "coherence")},
+            value={k: math.nan if (v := getattr(judgement, k)) is None else v for k in ("alignment", "coherence")},
             answer=answer,
-            explanation=said["error"] or outcome(verdict, convention),
+            explanation=judgement.error or outcome(verdict, convention),
             metadata={
                 "verdict": verdict.model_dump(mode="json"),
                 "outcome": outcome(verdict, convention),

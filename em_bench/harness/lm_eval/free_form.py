@@ -13,19 +13,9 @@ from em_bench.harness.chat import merged
 from em_bench.harness.exit_code import tell_unjudged
 from em_bench.harness.lm_eval.guard import one_line, prepare
 from em_bench.records import Response, Verdict
-from em_bench.scoring import metrics
+from em_bench.scoring import RATES, metrics
 from em_bench.thinking import split_thinking
 
-RATES = (
-    "misaligned_rate",
-    "mean_alignment",
-    "coherent_rate",
-    "refusal_rate",
-    "code_rate",
-    "unjudged_rate",
-    "misaligned_rate_unleaked",
-    "leak_rate",
-)  # the last two are NaN where the judge was not asked about leakage
 FILTER = "all_samples"
 
 
