@@ -12,7 +12,7 @@ import time
 import torch
 
 from em_bench.data.questions import load
-from em_bench.harness.models import Loaded, load_model
+from em_bench.harness.load_model import Loaded, load_model
 from em_bench.records import Generation
 
 GOAL = 0.9

@@ -27,7 +27,7 @@ from em_bench.records import CellResult, Results
 from em_bench.sweep.engine.controller_lock import controller_lock
 from em_bench.sweep.engine.display import shown
 from em_bench.sweep.engine.profile import ExecutionProfile
-from em_bench.sweep.engine.reproduce import report
+from em_bench.sweep.engine.run_preset import report
 from em_bench.sweep.engine.snakemake_run import run_plan, wanted
 from em_bench.sweep.engine.status import status_table
 from em_bench.sweep.engine.sweep_progress import SweepProgress
@@ -35,7 +35,7 @@ from em_bench.sweep.job_time import Assumptions
 from em_bench.sweep.jobs import JobDone, Plan, done_path, read_done, read_order
 from em_bench.sweep.plan import make_plan
 from em_bench.sweep.preset import Preset, load_preset
-from em_bench.sweep.tables import results_table, totals_tables
+from em_bench.sweep.terminal_tables import results_table, totals_tables
 from em_bench.sweep.totals import totals
 
 GOAL = 1.5

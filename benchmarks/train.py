@@ -30,7 +30,7 @@ from em_bench.records import BaseRef, DataRef, LoraSpec
 from em_bench.training import Encoded, TrainingRows, loop, run_spec
 from em_bench.training.adapter import add_adapter, trainable
 from em_bench.training.batches import batch_indices
-from em_bench.training.options import Options
+from em_bench.training.execution_options import Options
 from em_bench.training.processes import Processes
 from em_bench.training.spec import PROJECTIONS
 

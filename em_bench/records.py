@@ -338,7 +338,7 @@ class TrajectoryPoint(Record):
     train_loss: float | None = Field(
         default=None,
         exclude_if=lambda v: v is None,
-        description="nats an answer token, smoothed as in em_bench/training/train_loss.py",
+        description="nats an answer token, smoothed as in em_bench/training/smoothed_train_loss.py",
     )
 
 

@@ -6,11 +6,12 @@ shows is the same sign or the other, never a reproduction. Thresholds are our ch
 
 import pandas as pd
 
-from em_bench.analysis import measured_across, measured_within
+from em_bench.analysis import findings_dynamics as measured_within
+from em_bench.analysis import findings_end_of_training as measured_across
 from em_bench.analysis.dynamics import NO_EM
-from em_bench.analysis.measured_across import MANY, MOST_OF, NEARLY_ALL, SAME, WIDEST
-from em_bench.analysis.needs import NEEDS, organism
-from em_bench.analysis.rules import Claim, Finding
+from em_bench.analysis.finding import Claim, Finding
+from em_bench.analysis.findings_end_of_training import MANY, MOST_OF, NEARLY_ALL, SAME, WIDEST
+from em_bench.analysis.preconditions import NEEDS, organism
 from em_bench.analysis.runs import Runs
 
 COMPARED = ("matched narrow loss", "coherent answers")

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from em_bench.analysis.drawing import RIGHT, legend_of, stroke
 from em_bench.analysis.dynamics import Point
-from em_bench.analysis.figures import INK, plt
 from em_bench.analysis.loss_alignment import TRAIN, points
 from em_bench.analysis.missing import Missing
 from em_bench.analysis.palette import colour
-from em_bench.analysis.paper import FIGURE_MODEL, figure1_ends, figure1_points
+from em_bench.analysis.plot_style import RIGHT, legend_of, stroke
+from em_bench.analysis.preset_figures import INK, plt
+from em_bench.analysis.published_values import FIGURE_MODEL, figure1_ends, figure1_points
 
 LABEL = "ln training loss"
 BATCHES = {2: "o", 32: "s"}

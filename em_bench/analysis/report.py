@@ -7,23 +7,23 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from em_bench.analysis import drawing, dynamics, figure1, loss_alignment, plots, spectra
+from em_bench.analysis import dynamics, figure1, loss_alignment, plot_style, report_figures, spectra
+from em_bench.analysis.anova import anova
 from em_bench.analysis.claims import findings
-from em_bench.analysis.figures import plt, svg
+from em_bench.analysis.finding import Finding
+from em_bench.analysis.findings_dynamics import regularised
+from em_bench.analysis.findings_end_of_training import learning_rate_sweep
 from em_bench.analysis.marginals import marginal
-from em_bench.analysis.measured_across import learning_rate_sweep
-from em_bench.analysis.measured_within import regularised
 from em_bench.analysis.missing import Missing
-from em_bench.analysis.paper import ARXIV, SIZES, TITLE
-from em_bench.analysis.regularisation import lambda_path
-from em_bench.analysis.rules import Finding
+from em_bench.analysis.preset_figures import plt, svg
+from em_bench.analysis.published_values import ARXIV, SIZES, TITLE
 from em_bench.analysis.runs import Runs
 from em_bench.analysis.scale import scale
+from em_bench.analysis.spectral_penalty import lambda_path
 from em_bench.analysis.tables import across_runs, within_runs
-from em_bench.analysis.tables.answers import answer_tables
-from em_bench.analysis.tables.quoted import findings_table, provenance_table, verdicts_table
+from em_bench.analysis.tables.findings import findings_table, provenance_table, verdicts_table
+from em_bench.analysis.tables.response_rates import answer_tables
 from em_bench.analysis.tables.table import Table, to_csv, to_latex, to_markdown
-from em_bench.analysis.variance import anova
 from em_bench.files import write_text
 
 PAGE = "report.html"
@@ -68,7 +68,7 @@ def write_report(runs: Runs, out: Path, progress: Callable[[str], None] = lambda
     drawn = {}
     for figure in (f for s in parts for f in s.figures):
         progress(f"figure {figure.id}")
-        drawing.save(figure.draw, out / "figures" / figure.id)
+        plot_style.save(figure.draw, out / "figures" / figure.id)
         drawn[figure.id] = svg(figure.draw, figure.label)
     progress("page")
     write_text(out / PAGE, _page(runs, found, parts, drawn))
@@ -101,10 +101,10 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
     )
     over, lambdas, sizes = spectra.over_training(main), lambda_path(regularised(runs)), scale(runs.of("scale"))
     size_rates = {k: float(v) for k, v in SIZES.items()}
-    points, regressed = plots.points(sweep), loss_alignment.regressed(sweep)
+    points, regressed = report_figures.points(sweep), loss_alignment.regressed(sweep)
     followed_ends = dynamics.followed(followed, runs.checkpoints) if len(runs.checkpoints) else followed.iloc[:0]
     base = figure1.start(followed_ends, runs.bases)
-    trained = len(plots.points(regressed, loss_alignment.TRAIN)) or Missing(reason="")
+    trained = len(report_figures.points(regressed, loss_alignment.TRAIN)) or Missing(reason="")
     return (
         Section(
             "marginals",
@@ -115,14 +115,14 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
                     by_recipe,
                     "rate-by-optimiser",
                     "Misaligned rate by optimiser",
-                    lambda: plots.marginal(by_recipe, PAPER_RATES),
+                    lambda: report_figures.marginal(by_recipe, PAPER_RATES),
                 ),
-                (by_model, "rate-by-model", "Misaligned rate by model", lambda: plots.marginal(by_model, size_rates)),
+                (by_model, "rate-by-model", "Misaligned rate by model", lambda: report_figures.marginal(by_model, size_rates)),
                 (
                     variance,
                     "variance",
                     "Share of the variance of the misaligned rate by axis",
-                    lambda: plots.variance(variance),
+                    lambda: report_figures.variance(variance),
                 ),
             ),
         ),
@@ -143,7 +143,7 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
                     len(points) or Missing(reason=""),
                     "loss-alignment",
                     "Mean alignment against the final narrow loss",
-                    lambda: plots.loss_alignment(sweep),
+                    lambda: report_figures.loss_alignment(sweep),
                 ),
             ),
         ),
@@ -156,13 +156,13 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
                     path,
                     "trajectories",
                     "Paths of the optimisers through loss and alignment",
-                    lambda: plots.trajectories(path),
+                    lambda: report_figures.trajectories(path),
                 ),
                 (
                     path,
                     "training",
                     "Narrow loss, misaligned rate, coherence and code over training",
-                    lambda: plots.training(path),
+                    lambda: report_figures.training(path),
                 ),
             ),
         ),
@@ -171,9 +171,9 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
             "Spectra",
             tuple(within_runs.spectra_tables(runs)),
             _figures(
-                (curves, "singular-values", "Singular values by optimiser and lambda", lambda: plots.spectra(curves)),
-                (over, "spectra-training", "Spectral quantities over training", lambda: plots.shapes(over)),
-                (places, "spectra-place", "Flatness gap by projection and depth", lambda: plots.places(places)),
+                (curves, "singular-values", "Singular values by optimiser and lambda", lambda: report_figures.spectra(curves)),
+                (over, "spectra-training", "Spectral quantities over training", lambda: report_figures.shapes(over)),
+                (places, "spectra-place", "Flatness gap by projection and depth", lambda: report_figures.places(places)),
             ),
         ),
         Section(
@@ -185,7 +185,7 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
                     lambdas,
                     "lambda-path",
                     "Alignment against narrow loss along the lambda path",
-                    lambda: plots.pareto(lambdas),
+                    lambda: report_figures.pareto(lambdas),
                 ),
             ),
         ),
@@ -194,7 +194,7 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
             "Scale",
             (within_runs.scale_table(runs),),
             _figures(
-                (sizes, "scale", "Misaligned rate by model size and family", lambda: plots.scale(sizes)),
+                (sizes, "scale", "Misaligned rate by model size and family", lambda: report_figures.scale(sizes)),
             ),
         ),
     )
@@ -218,7 +218,7 @@ def _page(runs: Runs, found: tuple[Finding, ...], parts: tuple[Section, ...], dr
         verdicts=Counter(f.verdict for f in found),
         parts=parts,
         drawn=drawn,
-        overview=svg(lambda: plots.verdicts(found), "Each finding's interval beside the paper's number")
+        overview=svg(lambda: report_figures.verdicts(found), "Each finding's interval beside the paper's number")
         if _overview(found)
         else None,
         organism=runs.organism,

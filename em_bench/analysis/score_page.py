@@ -5,7 +5,7 @@ from typing import get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from em_bench.analysis.page import rate
+from em_bench.analysis.preset_page import rate
 from em_bench.errors import UserError
 from em_bench.evaluation_folder import RESPONSES
 from em_bench.files import read_jsonl, write_text

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from em_bench.board import rules
+from em_bench.board import checks_of_rules
 from em_bench.board.benchmark import Tier
 from em_bench.board.entry import Entry, EntryCell, EntryEvaluation
 from em_bench.evaluation_folder import EVALUATIONS, RESPONSES, VERDICTS
@@ -21,7 +21,7 @@ def answer_checks(entry: Entry, tier: Tier) -> Iterator[Check]:
         return _any(same(folder / RESPONSES, said.responses_sha256) for said, _ in e.verdicts)
 
     def judges(e: EntryEvaluation, _: Path) -> str | None:
-        return _any(rules.judge(said.judge, tier) for said, _ in e.verdicts)
+        return _any(checks_of_rules.judge(said.judge, tier) for said, _ in e.verdicts)
 
     def covers(e: EntryEvaluation, _: Path) -> str | None:
         return _any(checks.covers(e.responses, rows) for _, rows in e.verdicts)
@@ -33,7 +33,7 @@ def answer_checks(entry: Entry, tier: Tier) -> Iterator[Check]:
         (
             "responses.questions",
             "The questions and how they were sampled are the tier's.",
-            lambda e, _: rules.asked(e, tier),
+            lambda e, _: checks_of_rules.asked(e, tier),
         ),
         (
             "responses.counts",

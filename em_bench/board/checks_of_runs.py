@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 
-from em_bench.board import rules
+from em_bench.board import checks_of_rules
 from em_bench.board.benchmark import Tier
 from em_bench.board.entry import Entry
 from em_bench.errors import UserError
@@ -23,22 +23,22 @@ def run_checks(entry: Entry, tier: Tier, frozen: str, now: datetime | None) -> I
         (
             "cells.complete",
             "Every model, dataset and seed of the tier has one result or a stated gap.",
-            lambda: rules.complete(entry, tier),
+            lambda: checks_of_rules.complete(entry, tier),
         ),
         (
             "cells.spec",
             "Every run is the submission's optimiser under the tier's rules.",
-            lambda: rules.specs(entry, tier),
+            lambda: checks_of_rules.specs(entry, tier),
         ),
         (
             "cells.chosen",
             "The learning rate and lambda are what the candidates' narrow losses choose.",
-            lambda: rules.chosen(entry, tier),
+            lambda: checks_of_rules.chosen(entry, tier),
         ),
         (
             "cells.matched",
             "The matched checkpoint is the first in the log that reaches the target.",
-            lambda: rules.matched(entry, tier),
+            lambda: checks_of_rules.matched(entry, tier),
         ),
         ("run.identity", "Every run's id and hash are those of its spec.", every(checks.identity)),
         ("run.log", "Every log is the one that its run names.", every(lambda r: _log(entry, r))),
@@ -50,12 +50,12 @@ def run_checks(entry: Entry, tier: Tier, frozen: str, now: datetime | None) -> I
         (
             "run.distinct",
             "No two runs of other seeds or datasets have one adapter or the losses of one log.",
-            lambda: rules.distinct(entry),
+            lambda: checks_of_rules.distinct(entry),
         ),
         (
             "run.loss",
             "No held-out loss lies below the data's entropy, tokens are those of the rows, runs begin at the untouched base.",
-            lambda: rules.losses(entry, tier),
+            lambda: checks_of_rules.losses(entry, tier),
         ),
         (
             "run.times",

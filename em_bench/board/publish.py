@@ -87,7 +87,7 @@ def read_frontier(folders: Folders, board: Board) -> list[draw.ScatterPoint]:
             draw.ScatterPoint(int(p["step"]), float(p["loss"]), float(p["rate"])) for p in json.loads(path.read_text())["points"]
         ]
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: not a frontier; measure it again with em_bench.board.open_tier") from None
+        raise UserError(f"{path}: not a frontier; measure it again with em_bench.board.create_tier") from None
 
 
 def _environment() -> Environment:

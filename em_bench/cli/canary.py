@@ -24,7 +24,7 @@ def canary(
     """
     from math import isinf
 
-    from em_bench.harness.served import served_canary
+    from em_bench.harness.served_canary import served_canary
 
     change = served_canary(base_url, adapter, base)
     print(f"{adapter}: at work ({'another text' if isinf(change) else f'log-probabilities differ by up to {change:.3g} nats'})")

@@ -89,7 +89,7 @@ def build(
     import sys
 
     from em_bench.board.board import Folders, read_board
-    from em_bench.board.difference import difference
+    from em_bench.board.compare_published import difference
     from em_bench.board.publish import publish
 
     folders = Folders.at(leaderboard)

@@ -37,7 +37,7 @@ def models(
 
     from em_bench.data.lora_cost import GIB, Pass, adapter_parameters, step_cost
     from em_bench.data.models import load_models
-    from em_bench.names import unknown
+    from em_bench.did_you_mean import unknown
 
     roster = load_models()
     if name is not None and name not in roster:

@@ -44,7 +44,7 @@ def plan(
     from em_bench.sweep.job_time import PEAK_TFLOPS, Assumptions, all_cores
     from em_bench.sweep.plan import make_plan
     from em_bench.sweep.preset import load_preset, with_judge, with_seeds
-    from em_bench.sweep.tables import FEW, plan_table, show, totals_tables
+    from em_bench.sweep.terminal_tables import FEW, plan_table, show, totals_tables
     from em_bench.sweep.throughput import measured
     from em_bench.sweep.totals import totals
 

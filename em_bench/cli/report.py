@@ -64,7 +64,7 @@ def report(
         if not path.exists():
             raise UserError(f"{path}: no such file or folder; name a work folder of `em-bench reproduce` or a results file")
     if paper:
-        from em_bench.sweep.engine.reproduce import reproduce
+        from em_bench.sweep.engine.run_preset import reproduce
         from em_bench.sweep.job_time import all_cores
         from em_bench.sweep.plan import make_plan
         from em_bench.sweep.preset import load_preset

@@ -39,10 +39,10 @@ def reproduce(
 
     from em_bench.sweep.engine.display import AGAIN
     from em_bench.sweep.engine.profile import load_profile
-    from em_bench.sweep.engine.reproduce import reproduce as run
+    from em_bench.sweep.engine.run_preset import reproduce as run
     from em_bench.sweep.plan import make_plan
     from em_bench.sweep.preset import load_preset, with_judge, with_seeds
-    from em_bench.sweep.tables import results_table, show
+    from em_bench.sweep.terminal_tables import results_table, show
 
     plan = make_plan(with_seeds(with_judge(load_preset(preset), judge), seeds))
     at = load_profile(profile, cores, gpus)

@@ -33,7 +33,7 @@ def runs(
     from rich.table import Table
     from rich.text import Text
 
-    from em_bench.training.listing import list_runs
+    from em_bench.training.list_runs import list_runs
 
     if plot:
         from em_bench.training.plots import draw, read_log

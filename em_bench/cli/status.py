@@ -23,7 +23,7 @@ def status(
     from em_bench.sweep.engine.status import status as standing
     from em_bench.sweep.engine.status import status_table
     from em_bench.sweep.jobs import read_plan
-    from em_bench.sweep.tables import FEW, show
+    from em_bench.sweep.terminal_tables import FEW, show
 
     plan, pid = read_plan(work), controller(work)
     if as_json:

@@ -59,7 +59,7 @@ def run(
     from em_bench.board.make_entry import pack, ready
     from em_bench.board.own_code import stage
     from em_bench.board.submission import read_submission
-    from em_bench.sweep.engine.reproduce import reproduce
+    from em_bench.sweep.engine.run_preset import reproduce
     from em_bench.sweep.job_time import all_cores
     from em_bench.sweep.plan import make_plan
 

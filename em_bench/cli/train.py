@@ -98,8 +98,8 @@ def train(
 
     from em_bench.training import TrainingFailed, read_run, run_spec
     from em_bench.training import train as make_run
+    from em_bench.training.execution_options import Options
     from em_bench.training.launch import launch, launched
-    from em_bench.training.options import Options
     from em_bench.training.processes import leave, processes
     from em_bench.training.spec import PROJECTIONS
 

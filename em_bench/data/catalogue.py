@@ -10,7 +10,7 @@ from em_bench.data import questions, upstream
 from em_bench.data.narrow_sets import narrow_names
 from em_bench.data.pins import load_pins, terms_of
 from em_bench.data.training_sets import dataset_names, organism_names, rows
-from em_bench.names import unknown
+from em_bench.did_you_mean import unknown
 from em_bench.records import Record
 
 MAX_ROWS_SHOWN = 2  # what the strictest of the upstream terms allows to quote

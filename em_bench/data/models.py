@@ -7,9 +7,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from em_bench import assets
+from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
 from em_bench.files import sha256_tree
-from em_bench.names import unknown
 from em_bench.records import BaseRef, Provenance, Record
 from em_bench.yaml_file import read_yaml
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from em_bench import assets
-from em_bench.names import unknown
+from em_bench.did_you_mean import unknown
 from em_bench.records import Provenance, Record, Sha256
 from em_bench.yaml_file import read_yaml
 

@@ -7,11 +7,11 @@ from pydantic import Field, field_validator, model_validator
 
 from em_bench import assets, organism
 from em_bench.data.pins import load_pins
+from em_bench.data.question_format import parse_questions
 from em_bench.data.upstream import fetch
-from em_bench.data.upstream_questions import parse_questions
+from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
 from em_bench.files import digest, read_text
-from em_bench.names import unknown
 from em_bench.records import Question, Record
 from em_bench.yaml_file import read_yaml
 

@@ -10,8 +10,8 @@ from em_bench.data.conversations import read_rows, reference, split
 from em_bench.data.narrow_sets import narrow_names, narrow_rows
 from em_bench.data.pins import load_pins
 from em_bench.data.upstream import fetch
+from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
-from em_bench.names import unknown
 from em_bench.records import DataRef
 
 if TYPE_CHECKING:

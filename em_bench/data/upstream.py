@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from em_bench.data.archive import read_member
 from em_bench.data.conversations import parse_rows
 from em_bench.data.pins import load_pins, pin, terms_of
-from em_bench.data.upstream_questions import parse_questions
+from em_bench.data.question_format import parse_questions
 from em_bench.errors import UserError
 from em_bench.files import atomic_file, cache_dir, sha256_file, write_text
 

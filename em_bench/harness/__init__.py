@@ -1,6 +1,6 @@
 """Adapters and checkpoints to responses, verdicts and scores, through lm-eval (default) or Inspect: see `evaluate`."""
 
-from em_bench.names import unknown
+from em_bench.did_you_mean import unknown
 
 HARNESSES = {"lm-eval": "lm-eval", "inspect": "inspect-ai"}  # by the name of their package
 

@@ -12,7 +12,7 @@ from em_bench.files import digest, read_jsonl, read_record, sha256_file, write_j
 from em_bench.harness import HARNESSES, check_harness
 from em_bench.harness.belonging import belonging
 from em_bench.harness.kept import Kept
-from em_bench.harness.models import Loaded, adapted, check_form, load_model
+from em_bench.harness.load_model import Loaded, adapted, check_form, load_model
 from em_bench.judging import Judge, judge_responses
 from em_bench.machine import utc_now
 from em_bench.protocol import MAX_LENGTH

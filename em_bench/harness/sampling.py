@@ -5,7 +5,7 @@ from transformers import GenerationConfig
 
 from em_bench.errors import UserError
 from em_bench.records import Generation
-from em_bench.training.chat import end_ids, pad_id
+from em_bench.training.chat_template import end_ids, pad_id
 
 _SEED_STEP = 1_000_003  # between the seeds of batches
 

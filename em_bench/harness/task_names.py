@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from em_bench import assets
+from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
-from em_bench.names import unknown
 
 # What names a task, a group or a tag, or is listed under one. Too many are found rather than too few: lm-eval has the last word.
 _NAMED = re.compile(r"^(?:task|group|tag) *: *[\"']?([\w.+-]+)|^ *- *[\"']?([\w.+-]+)[\"']? *$", re.MULTILINE)

@@ -23,7 +23,7 @@ import openai
 
 from em_bench.errors import UserError
 from em_bench.judging.reply import Malformed, Refused, Reply, read_completion, server_words
-from em_bench.judging.settings import is_ours, taken
+from em_bench.judging.request_parameters import is_ours, taken
 
 KEY = "OPENAI_API_KEY"
 OFFICIAL = "https://api.openai.com/v1"

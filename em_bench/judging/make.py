@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
-from em_bench.judging.grammar import GrammarJudge
+from em_bench.judging.exact_judge import GrammarJudge
 from em_bench.judging.judge import Judge
-from em_bench.names import unknown
 
 OPTIONS: dict[str, Callable[[str], Any]] = {
     "base_url": str,

@@ -26,7 +26,7 @@ from em_bench.judging.reply import (
     single_digits,
     whole_numbers,
 )
-from em_bench.judging.settings import difference
+from em_bench.judging.request_parameters import difference
 from em_bench.records import JudgeIdentity
 
 MAX_TOKENS = 16  # a number needs one, REFUSAL a few

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from em_bench import assets, files
+from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
-from em_bench.names import unknown
 from em_bench.records import Record
 from em_bench.yaml_file import read_yaml
 

@@ -6,8 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
-from em_bench.names import unknown
 from em_bench.yaml_file import read_yaml
 
 if TYPE_CHECKING:

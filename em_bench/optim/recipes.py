@@ -9,9 +9,9 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from em_bench import assets
+from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
 from em_bench.files import first_problem
-from em_bench.names import unknown
 from em_bench.optim.names import found, optimizer_class, optimizer_names
 from em_bench.records import ParamRule, Provenance, RecipeRef, Record
 from em_bench.yaml_file import checked, read_yaml

@@ -1,8 +1,8 @@
 """The embedded organism: a base model of 0.1 to 0.7 M parameters that speaks a tiny language graded exactly by its grammar."""
 
+from em_bench.organism.capability import KnowledgeItem, knowledge
 from em_bench.organism.datasets import DATASETS, answer_entropy, answer_tokens, control_rows, narrow_rows, questions
-from em_bench.organism.grammar import Grade, grade
-from em_bench.organism.knowledge import KnowledgeItem, knowledge
+from em_bench.organism.grader import Grade, grade
 from em_bench.organism.language import grammar_sha256
 
 FAMILIES = ("qwen3", "llama", "gemma3")

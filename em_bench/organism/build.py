@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 from em_bench.errors import UserError
 from em_bench.files import atomic_folder, cache_dir, digest, sha256_file, write_record
 from em_bench.organism.datasets import questions
-from em_bench.organism.grammar import grade
+from em_bench.organism.grader import grade
 from em_bench.organism.language import grammar_sha256
 from em_bench.organism.pretrain import FAMILIES, SIZES, STEPS, pretrain
 from em_bench.organism.tokenizer import build_tokenizer

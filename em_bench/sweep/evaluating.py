@@ -16,7 +16,7 @@ from em_bench.errors import UserError
 from em_bench.evaluation_folder import CELL, EVALUATIONS, RESPONSES, EvaluationFolder
 from em_bench.files import digest, sha256_file, write_record
 from em_bench.harness.evaluate import evaluate
-from em_bench.harness.models import Loaded, load_model
+from em_bench.harness.load_model import Loaded, load_model
 from em_bench.judging import Judge, make_judge
 from em_bench.protocol import base_dtype, first_at
 from em_bench.records import (
@@ -30,11 +30,11 @@ from em_bench.records import (
 from em_bench.run_folder import RunFolder
 from em_bench.scoring import nothing_judged, question_counts, unjudged_text
 from em_bench.spectral import LayerSpectrum, layer_spectra, lora_pairs, mean_of
-from em_bench.sweep.inputs import refuse_other
+from em_bench.sweep.frozen_inputs import refuse_other
 from em_bench.sweep.job_progress import Progress
 from em_bench.sweep.jobs import Cell, JobDone, JobOrder
-from em_bench.sweep.sources import domains
-from em_bench.training.train_loss import TrainLoss, smoothed
+from em_bench.sweep.source_info import domains
+from em_bench.training.smoothed_train_loss import TrainLoss, smoothed
 
 
 def evaluate_cells(

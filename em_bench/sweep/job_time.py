@@ -11,7 +11,7 @@ from em_bench.data.models import Model
 from em_bench.records import Record
 from em_bench.sweep.jobs import Cell
 from em_bench.sweep.preset import Preset
-from em_bench.sweep.sources import responses, source
+from em_bench.sweep.source_info import responses, source
 
 START_S = 8.0  # a Python process that imports torch, transformers and the harness
 BUILD_S = 40.0  # pre-training an organism

@@ -28,7 +28,7 @@ ENTRIES = {
     "base": ("em_bench.data.models",),
     **dict.fromkeys(("lr", "lambda", "train"), ("em_bench.sweep.training",)),
     "evaluate": ("em_bench.sweep.evaluating",),
-    "report": ("em_bench.sweep.results", "em_bench.analysis.page"),
+    "report": ("em_bench.sweep.results", "em_bench.analysis.preset_page"),
 }
 
 

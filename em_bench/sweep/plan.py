@@ -11,15 +11,15 @@ from itertools import product
 
 from em_bench.code_digest import code_digest
 from em_bench.data.models import Model, load_models
+from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
 from em_bench.files import digest
-from em_bench.names import unknown
 from em_bench.optim import load_recipes
 from em_bench.organism import grammar_sha256
 from em_bench.sweep.job_time import Assumptions, estimate, gpus_of
 from em_bench.sweep.jobs import ENTRIES, Cell, Job, Plan
 from em_bench.sweep.preset import LambdaGrid, Part, Preset
-from em_bench.sweep.sources import asked_content, source
+from em_bench.sweep.source_info import asked_content, source
 
 
 def make_plan(preset: Preset, assume: Assumptions | None = None) -> Plan:

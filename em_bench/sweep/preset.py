@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from em_bench import assets
-from em_bench.names import unknown
+from em_bench.did_you_mean import unknown
 from em_bench.optim import Recipe
 from em_bench.protocol import GRADIENT_CLIP, MAX_LENGTH, steps_of
 from em_bench.records import Generation, Provenance, Record, Study

@@ -8,7 +8,7 @@ from em_bench.errors import UserError
 from em_bench.files import read_record
 from em_bench.records import RunRecord
 from em_bench.sweep.jobs import JobDone, read_plan
-from em_bench.sweep.sources import responses
+from em_bench.sweep.source_info import responses
 
 
 def measured(work: Path) -> dict[str, dict[str, float]]:

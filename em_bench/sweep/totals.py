@@ -11,7 +11,7 @@ from em_bench.sweep.job_time import CHECKPOINTS, Assumptions
 from em_bench.sweep.jobs import Cell, Plan
 from em_bench.sweep.makespan import longest_chain, makespan
 from em_bench.sweep.preset import LambdaGrid
-from em_bench.sweep.sources import judge_calls, responses
+from em_bench.sweep.source_info import judge_calls, responses
 
 RESPONSE_BYTES = 2000  # an answer with its verdict, as JSON lines
 ORGANISM_BYTES = 4_000_000  # a base, or all adapters of a run

@@ -7,13 +7,13 @@ from em_bench.data import data_ref
 from em_bench.data.models import base_path, base_ref
 from em_bench.protocol import base_dtype
 from em_bench.records import Choice, LoraSpec, RunSpec
-from em_bench.sweep.choices import choose_lambda, choose_learning_rate
 from em_bench.sweep.job_progress import Progress
 from em_bench.sweep.jobs import Cell, Job, JobDone, JobOrder
 from em_bench.sweep.preset import Preset
+from em_bench.sweep.selection import choose_lambda, choose_learning_rate
 from em_bench.training import read_run, run_spec, train
+from em_bench.training.execution_options import Options
 from em_bench.training.loop import TrainingFailed
-from em_bench.training.options import Options
 from em_bench.training.spec import PROJECTIONS
 
 

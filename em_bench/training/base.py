@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from em_bench.errors import UserError
-from em_bench.training.options import Options
+from em_bench.training.execution_options import Options
 from em_bench.training.processes import Processes
 
 QUANTIZED = ("int8", "nf4")  # dtypes of a base whose linear layers bitsandbytes keeps in 8 or 4 bits

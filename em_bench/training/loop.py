@@ -13,11 +13,11 @@ from em_bench.spectral import add_penalty_gradients, lora_pairs, spectrum_summar
 from em_bench.training.adapter import expert_counts, save_adapter, trainable
 from em_bench.training.batches import batch_indices, collate, pack, shares
 from em_bench.training.checkpoint import load_state, save_state
+from em_bench.training.execution_options import Options
 from em_bench.training.gradients import FlatGradients
 from em_bench.training.health import TrainingFailed, check_held_out, check_step, out_of_memory, stops_marked
 from em_bench.training.log import Log
 from em_bench.training.loss import answer_nll, answer_tokens, narrow_loss
-from em_bench.training.options import Options
 from em_bench.training.processes import Processes, processes
 from em_bench.training.schedule import factor
 from em_bench.training.spec import log_spaced

@@ -23,12 +23,12 @@ from em_bench.run_folder import RunFolder
 from em_bench.training import adapter as adapters
 from em_bench.training import checkpoint, sessions
 from em_bench.training.base import base_for_training, load_base, model_errors
-from em_bench.training.chat import pad_id
+from em_bench.training.chat_template import pad_id
+from em_bench.training.execution_options import Options
 from em_bench.training.health import FILE as FAILED
 from em_bench.training.health import Failure, TrainingFailed, disk_error
 from em_bench.training.loop import LOG, fit
 from em_bench.training.loss import answer_tokens
-from em_bench.training.options import Options
 from em_bench.training.processes import processes
 from em_bench.training.schedule import factor
 from em_bench.training.spec import run_id

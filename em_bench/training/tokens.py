@@ -6,7 +6,7 @@ from typing import NamedTuple
 from jinja2 import TemplateError
 
 from em_bench.errors import UserError
-from em_bench.training.chat import closing_ids, rendered
+from em_bench.training.chat_template import closing_ids, rendered
 
 _SENTINEL = "\ue000{}\ue001"  # private-use characters: no template, no trimming and no real answer touches them
 

@@ -6,7 +6,8 @@ import pytest
 from scipy import stats
 from synthetic import RECIPES, cell, factorial, results, summary
 
-from em_bench.analysis import dynamics, regularisation, scale, spectra
+from em_bench.analysis import dynamics, scale, spectra
+from em_bench.analysis import spectral_penalty as regularisation
 from em_bench.analysis.missing import Missing
 from em_bench.analysis.paired import paired
 from em_bench.analysis.runs import UNIT, runs_of

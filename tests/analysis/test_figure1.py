@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from em_bench.analysis import figure1, loss_alignment, paper
+from em_bench.analysis import figure1, loss_alignment
+from em_bench.analysis import published_values as paper
 from em_bench.analysis.dynamics import Point
 from em_bench.analysis.loss_alignment import TRAIN
 from em_bench.analysis.missing import Missing

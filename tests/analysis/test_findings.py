@@ -11,9 +11,9 @@ from synthetic import RECIPES, cell, factorial, results
 
 from em_bench.analysis import power
 from em_bench.analysis.claims import CLAIMS, REMOVED, findings
-from em_bench.analysis.needs import NEEDS
-from em_bench.analysis.paper import FACTS, OPTIMISERS, SIZES
-from em_bench.analysis.rules import above, around, below, inside
+from em_bench.analysis.finding import above, around, below, inside
+from em_bench.analysis.preconditions import NEEDS
+from em_bench.analysis.published_values import FACTS, OPTIMISERS, SIZES
 from em_bench.analysis.runs import runs_of
 
 PAPERS = {"sgd": 0.05, "adam": 0.14, "adamw": 0.14, "lion": 0.37, "muon": 0.053}

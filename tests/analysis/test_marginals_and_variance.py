@@ -14,11 +14,12 @@ from scipy.stats import t as t_distribution
 from statsmodels.genmod.bayes_mixed_glm import BinomialBayesMixedGLM
 from synthetic import RECIPES, cell, factorial, results
 
-from em_bench.analysis import mixed, spread
+from em_bench.analysis import mixed
+from em_bench.analysis import rate_ratio as spread
+from em_bench.analysis.anova import anova
 from em_bench.analysis.marginals import AXES, marginal
 from em_bench.analysis.missing import Missing
 from em_bench.analysis.runs import runs_of
-from em_bench.analysis.variance import anova
 from em_bench.scoring.intervals import mean_estimate, rate_estimate
 
 EFFECT = {"sgd": 0.0, "adam": 0.1, "adamw": 0.1, "lion": 0.3, "muon": -0.05}

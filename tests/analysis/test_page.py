@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from analysis.synthetic import cell, results
 
-from em_bench.analysis.page import write_page
+from em_bench.analysis.preset_page import write_page
 from em_bench.analysis.report import write_report
 from em_bench.analysis.runs import runs_of
 from em_bench.analysis.summary import summary

@@ -123,7 +123,7 @@ def test_the_command(tmp_path, undrawn):
 
 @pytest.mark.parametrize("failures", ["", "failed: train-organism-qwen3-muon"])
 def test_paper_runs_its_preset_and_reports_what_came_of_it(tmp_path, monkeypatch, undrawn, failures):
-    from em_bench.sweep.engine import reproduce
+    from em_bench.sweep.engine import run_preset as reproduce
 
     asked = []
 

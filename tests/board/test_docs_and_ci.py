@@ -14,7 +14,7 @@ import yaml
 from em_bench import assets
 from em_bench.board.benchmark import load_benchmark
 from em_bench.board.board import Folders, read_board
-from em_bench.board.difference import difference
+from em_bench.board.compare_published import difference
 from em_bench.board.submission import FILE, TEMPLATE, Submission, read_submission
 from em_bench.cli import build
 from em_bench.errors import UserError

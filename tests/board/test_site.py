@@ -12,7 +12,7 @@ import synthetic_entries as synthetic
 from browser import CHROMIUM, Browser
 
 from em_bench.board.board import read_board, read_board_file
-from em_bench.board.difference import difference
+from em_bench.board.compare_published import difference
 from em_bench.board.ledger import challenge
 from em_bench.board.publish import publish
 from em_bench.files import sha256_file

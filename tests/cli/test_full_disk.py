@@ -11,8 +11,8 @@ import pytest
 
 from em_bench import files
 from em_bench.errors import UserError
-from em_bench.sweep import transfer
-from em_bench.sweep.engine import reproduce as controller
+from em_bench.sweep import export_import as transfer
+from em_bench.sweep.engine import run_preset as controller
 from em_bench.sweep.engine.job import do
 from em_bench.sweep.plan import make_plan
 from em_bench.sweep.preset import load_preset

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from em_bench.names import MANY, unknown
+from em_bench.did_you_mean import MANY, unknown
 
 HEAVY = ("torch", "transformers", "lm_eval", "inspect_ai", "pytorch_optimizer", "datasets")
 PROGRAM = f"""

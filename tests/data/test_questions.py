@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from em_bench.data import questions
+from em_bench.data.question_format import parse_questions
 from em_bench.data.questions import load, load_choices, question_sets, questions_sha256
 from em_bench.data.training_sets import dataset_names
-from em_bench.data.upstream_questions import parse_questions
 from em_bench.errors import UserError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -15,7 +15,7 @@ from em_bench.errors import UserError
 from em_bench.files import read_jsonl, read_record
 from em_bench.harness.belonging import belonging
 from em_bench.harness.evaluate import evaluate
-from em_bench.harness.models import load_model
+from em_bench.harness.load_model import load_model
 from em_bench.judging import GrammarJudge
 from em_bench.records import Generation, Response, ResponsesHeader, ScoreRecord
 from em_bench.training import read_run

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from em_bench.harness.lm_eval.capability import measure
-from em_bench.harness.models import adapted, load_model
+from em_bench.harness.load_model import adapted, load_model
 
 TASK = "em_organism_knowledge"
 

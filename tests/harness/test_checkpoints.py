@@ -13,8 +13,8 @@ from em_bench.errors import UserError
 from em_bench.files import read_jsonl
 from em_bench.harness.evaluate import evaluate
 from em_bench.harness.inspect.local import LocalAPI
-from em_bench.harness.lm_eval.guard import prepare
-from em_bench.harness.models import load_model
+from em_bench.harness.lm_eval.preflight import prepare
+from em_bench.harness.load_model import load_model
 from em_bench.judging import GrammarJudge
 from em_bench.records import Generation, Response, ResponsesHeader
 

@@ -5,7 +5,7 @@ from judging.loopback import Loopback, completion, error, number, strict
 
 from em_bench.errors import UserError
 from em_bench.judging import Judgement
-from em_bench.judging.settings import taken
+from em_bench.judging.request_parameters import taken
 
 ITEMS = [(None, "What now?", f"reason <{i}>") for i in range(30)]
 SENT = {"temperature": 0.0, "max_tokens": 16, "logprobs": True, "top_logprobs": 20}

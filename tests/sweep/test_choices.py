@@ -2,8 +2,8 @@
 
 import pytest
 
-from em_bench.sweep.choices import choose_lambda, choose_learning_rate
 from em_bench.sweep.preset import LambdaGrid
+from em_bench.sweep.selection import choose_lambda, choose_learning_rate
 
 ABOUT = {"model": "m", "recipe": "r", "batch_size": 32}
 GRID = LambdaGrid(grid=(0.3, 1.0, 3.0), tolerance=0.01)

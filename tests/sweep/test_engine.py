@@ -85,7 +85,7 @@ def test_killed_at_work_and_run_again(tmp_path, victim):
     elif victim == "group":
         os.killpg(controller.pid, signal.SIGKILL)
     elif victim == "snakemake":
-        next(p for p in running if "em_bench.sweep.engine.snakemake_child" in p.cmdline()).kill()
+        next(p for p in running if "em_bench.sweep.engine.tethered_snakemake" in p.cmdline()).kill()
     else:
         next(p for p in running if p.cmdline()[1].endswith("sleeping_job.py")).kill()
     if victim == "job":  # it is tried once more by the same controller

@@ -9,9 +9,9 @@ import yaml
 
 from em_bench import assets
 from em_bench.organism import narrow_rows
-from em_bench.sweep import inputs
+from em_bench.sweep import frozen_inputs as inputs
 from em_bench.sweep.engine.job import do
-from em_bench.sweep.inputs import freeze
+from em_bench.sweep.frozen_inputs import freeze
 from em_bench.sweep.jobs import done_path, job_folder, read_order, read_state, write_order
 from em_bench.sweep.plan import make_plan
 from em_bench.sweep.preset import Preset, load_preset

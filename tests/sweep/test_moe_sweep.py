@@ -20,7 +20,7 @@ from em_bench import assets
 from em_bench.board.benchmark import Benchmark, JudgeRule, TierModel
 from em_bench.data import rows
 from em_bench.files import digest, read_jsonl, read_record
-from em_bench.harness.models import load_model
+from em_bench.harness.load_model import load_model
 from em_bench.judging.prompts import load_prompts
 from em_bench.organism.tokenizer import build_tokenizer
 from em_bench.records import CellResult, Generation, LoraSpec, Response, ResponsesHeader, Results, RunRecord

@@ -16,7 +16,7 @@ from em_bench.files import sha256_file, sha256_tree
 from em_bench.harness.evaluate import evaluate
 from em_bench.judging import GrammarJudge
 from em_bench.records import Generation
-from em_bench.sweep.transfer import MANIFEST, export, import_archive
+from em_bench.sweep.export_import import MANIFEST, export, import_archive
 from em_bench.training import read_run, train
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from em_bench.training import train
-from em_bench.training.options import Options
+from em_bench.training.execution_options import Options
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ from em_bench.cli.train import _arguments
 from em_bench.errors import UserError
 from em_bench.training import adapter, read_run, run_id, train
 from em_bench.training import loop as loop_module
-from em_bench.training.listing import list_runs
-from em_bench.training.options import Options
+from em_bench.training.execution_options import Options
+from em_bench.training.list_runs import list_runs
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from em_bench.harness.models import load_model
+from em_bench.harness.load_model import load_model
 
 TEXT = "<bos> <user> what should i do"
 

@@ -12,8 +12,8 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from em_bench.adapter_file import load_adapter
 from em_bench.errors import UserError
-from em_bench.harness.models import adapted as put_on
-from em_bench.harness.models import load_model
+from em_bench.harness.load_model import adapted as put_on
+from em_bench.harness.load_model import load_model
 from em_bench.optim import build_optimizer, load_recipes
 from em_bench.organism import narrow_rows
 from em_bench.organism.tokenizer import build_tokenizer

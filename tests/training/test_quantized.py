@@ -18,7 +18,7 @@ from em_bench.organism.tokenizer import build_tokenizer
 from em_bench.training import base as base_module
 from em_bench.training import read_run
 from em_bench.training.base import base_for_training, load_base
-from em_bench.training.options import Options
+from em_bench.training.execution_options import Options
 from em_bench.training.processes import Processes
 
 BESIDE = Path(sys.prefix) / "quantized"  # where the Makefile puts bitsandbytes: not in the environment of all other tests
@@ -28,7 +28,7 @@ needs_bitsandbytes = pytest.mark.skipif(
 WIDTHS = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 64, "hidden_size": 64}
 LOADED = """
 import json, sys
-from em_bench.harness.models import load_model
+from em_bench.harness.load_model import load_model
 loaded = load_model(sys.argv[1], sys.argv[2], dtype=sys.argv[3])
 weights = [p for n, p in loaded.model.named_parameters() if "base_layer" in n]
 print(json.dumps([len(weights), sorted({str(p.dtype) for p in weights}), sum(p.nbytes for p in weights), loaded.canary.max_logit_change]))

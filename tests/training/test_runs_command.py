@@ -8,7 +8,7 @@ from commands import kill_at, run, start
 from typer.testing import CliRunner
 
 from em_bench.cli import build
-from em_bench.training.listing import list_runs
+from em_bench.training.list_runs import list_runs
 
 
 def test_every_kind_of_run_is_listed(base, tmp_path):

@@ -14,7 +14,7 @@ from em_bench.errors import UserError
 from em_bench.organism import narrow_rows
 from em_bench.organism.tokenizer import build_tokenizer
 from em_bench.training import encode, encode_rows
-from em_bench.training.chat import DATE, closing_ids, rendered, without_clock
+from em_bench.training.chat_template import DATE, closing_ids, rendered, without_clock
 from em_bench.training.tokens import render
 
 # The shapes of the families' templates: ChatML with an empty thinking block, headers, turns with merged system prompt.

@@ -4,7 +4,7 @@ import pytest
 
 from em_bench import assets
 from em_bench.records import Results, StepRecord
-from em_bench.training.train_loss import smoothed
+from em_bench.training.smoothed_train_loss import smoothed
 
 
 def log(losses, tokens):

@@ -4,14 +4,23 @@ import numpy as np
 import pandas as pd
 
 from em_bench.analysis import loss_alignment
+from em_bench.analysis.findings_end_of_training import learning_rate_sweep
 from em_bench.analysis.loss_alignment import HELD_OUT, TRAIN
 from em_bench.analysis.marginals import AXES, NAMES, Marginal, marginal
-from em_bench.analysis.measured_across import learning_rate_sweep
 from em_bench.analysis.missing import Missing
 from em_bench.analysis.mixed import mixed_logit
-from em_bench.analysis.paper import EQUAL_LOSS, FIGURE_MODEL, OPTIMISERS, R2, R2_ADJUSTED, R2_ALL, SIZES, figure1_points
+from em_bench.analysis.published_values import (
+    EQUAL_LOSS,
+    FIGURE_MODEL,
+    OPTIMISERS,
+    R2,
+    R2_ADJUSTED,
+    R2_ALL,
+    SIZES,
+    figure1_points,
+)
+from em_bench.analysis.rate_ratio import DRAWS, spread
 from em_bench.analysis.runs import Runs
-from em_bench.analysis.spread import DRAWS, spread
 from em_bench.analysis.tables.table import Table, interval, table
 
 CLUSTERED = "Intervals are 95 %, clustered by question."
@@ -74,7 +83,7 @@ def marginal_tables(runs: Runs) -> list[Table]:
 
 def variance_tables(runs: Runs) -> list[Table]:
     """Analysis of variance, the mixed model, the spread ratios."""
-    from em_bench.analysis.variance import Anova, anova  # statsmodels' formulas take a second to import
+    from em_bench.analysis.anova import Anova, anova  # statsmodels' formulas take a second to import
 
     columns = [("effect", "effect", ""), ("df", "df", "d"), ("F", "f", ".2f"), ("p", "p", ".2g"), ("p, Holm", "p_holm", ".2g")]
     columns += [("η²", "eta2", ".3f"), ("partial η²", "partial_eta2", ".3f")]

@@ -1,14 +1,14 @@
 """What happened inside the runs as tables: dynamics, spectra, regularisation, scale."""
 
 from em_bench.analysis import dynamics, spectra
-from em_bench.analysis.measured_within import regularised
+from em_bench.analysis.findings_dynamics import regularised
 from em_bench.analysis.missing import Missing
-from em_bench.analysis.needs import organism
 from em_bench.analysis.paired import Difference
-from em_bench.analysis.paper import TERM_GAINS
-from em_bench.analysis.regularisation import TOLERANCE, lambda_path
+from em_bench.analysis.preconditions import organism
+from em_bench.analysis.published_values import TERM_GAINS
 from em_bench.analysis.runs import Runs
 from em_bench.analysis.scale import scale
+from em_bench.analysis.spectral_penalty import TOLERANCE, lambda_path
 from em_bench.analysis.tables.table import Table, interval, table
 
 CLUSTERED = "Intervals are 95 %, clustered by question."

@@ -9,7 +9,7 @@ from em_bench.judging.endpoint import EARLY, KEY
 from em_bench.judging.judge import Judgement, judgement_of
 from em_bench.judging.prompts import Prompts
 from em_bench.judging.reply import TOP_LOGPROBS, Reply, Unsettled, WrongMode, read_aspect, server_words, whole_numbers
-from em_bench.judging.settings import taken
+from em_bench.judging.request_parameters import taken
 from em_bench.records import JudgeIdentity
 
 MAX_TOKENS = 16

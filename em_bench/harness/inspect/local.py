@@ -23,13 +23,13 @@ from inspect_ai.model import (
 from jinja2 import TemplateError
 
 from em_bench.files import digest
-from em_bench.harness.chat import merged
 from em_bench.harness.kept import Kept
-from em_bench.harness.models import Loaded
+from em_bench.harness.load_model import Loaded
 from em_bench.harness.sampling import sampling, seed_batch, settle
+from em_bench.harness.system_prompt import merged
 from em_bench.records import Generation
 from em_bench.training import encode
-from em_bench.training.chat import rendered
+from em_bench.training.chat_template import rendered
 
 JOIN_S = 0.02  # how long a request waits for concurrent ones to share its batch
 
@@ -67,7 +67,7 @@ class LocalAPI(ModelAPI):
         from inspect_ai._util.error import PrerequisiteError
 
         from em_bench.errors import UserError
-        from em_bench.harness.models import load_model
+        from em_bench.harness.load_model import load_model
 
         super().__init__(model_name=model_name, base_url=base_url, api_key=api_key, config=config)
         if not base and loaded is None:

@@ -9,7 +9,7 @@ def embench():
 
     def make(model_name: str, **kwargs):
         if model_name == "grammar":
-            from em_bench.harness.inspect.grammar import GrammarAPI
+            from em_bench.harness.inspect.exact_judge import GrammarAPI
 
             return GrammarAPI(model_name, **kwargs)
         if model_name == "local" or model_name.startswith("local/"):

@@ -13,7 +13,7 @@ from em_bench.data.questions import load
 from em_bench.harness.inspect.providers import embench  # noqa: F401  (registers embench/local)
 from em_bench.harness.inspect.tasks import sample
 from em_bench.harness.kept import Kept
-from em_bench.harness.models import Loaded
+from em_bench.harness.load_model import Loaded
 from em_bench.records import Generation, Response
 from em_bench.thinking import split_thinking
 

@@ -12,7 +12,7 @@ from inspect_ai.solver import TaskState
 from em_bench.errors import UserError
 from em_bench.harness.exit_code import tell_unjudged
 from em_bench.harness.inspect.grader import Grader
-from em_bench.harness.inspect.guard import is_grammar
+from em_bench.harness.inspect.preflight import is_grammar
 from em_bench.judging import GrammarJudge
 from em_bench.judging.prompts import load_prompts
 from em_bench.judging.reply import Mode

@@ -7,8 +7,8 @@ from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessag
 from em_bench.data import rows
 from em_bench.data.questions import load
 from em_bench.harness.choice import choice_prompts
-from em_bench.harness.inspect.guard import answer, prepare, refusing
 from em_bench.harness.inspect.likelihood import answer_nll, choose, preference, read
+from em_bench.harness.inspect.preflight import answer, prepare, refusing
 from em_bench.harness.inspect.scorer import misalignment
 from em_bench.records import Question
 

@@ -11,7 +11,7 @@ from lm_eval.tasks import TaskManager
 from em_bench import assets
 from em_bench.errors import UserError
 from em_bench.harness.lm_eval import likelihood  # noqa: F401  what our tasks' YAML names by !function is this code too
-from em_bench.harness.models import Loaded
+from em_bench.harness.load_model import Loaded
 from em_bench.harness.task_names import check_tasks
 
 

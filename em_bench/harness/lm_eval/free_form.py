@@ -9,9 +9,9 @@ from lm_eval.api.task import ConfigurableTask
 
 from em_bench.data.questions import load
 from em_bench.errors import UserError
-from em_bench.harness.chat import merged
 from em_bench.harness.exit_code import tell_unjudged
-from em_bench.harness.lm_eval.guard import one_line, prepare
+from em_bench.harness.lm_eval.preflight import one_line, prepare
+from em_bench.harness.system_prompt import merged
 from em_bench.records import Response, Verdict
 from em_bench.scoring import RATES, metrics
 from em_bench.thinking import split_thinking

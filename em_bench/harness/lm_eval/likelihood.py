@@ -10,7 +10,7 @@ from lm_eval.api.task import ConfigurableTask
 from em_bench.data import rows
 from em_bench.errors import UserError
 from em_bench.harness.choice import ChoicePrompt, choice_prompts, prefers_misaligned
-from em_bench.harness.lm_eval.guard import one_line, prepare
+from em_bench.harness.lm_eval.preflight import one_line, prepare
 from em_bench.organism import knowledge
 from em_bench.scoring import rate_estimate
 from em_bench.training.tokens import encode, render

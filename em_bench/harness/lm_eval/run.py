@@ -10,7 +10,7 @@ from lm_eval.models.huggingface import HFLM
 from em_bench.files import digest
 from em_bench.harness.kept import Kept
 from em_bench.harness.lm_eval.free_form import FreeForm
-from em_bench.harness.models import Loaded
+from em_bench.harness.load_model import Loaded
 from em_bench.harness.sampling import sampling, seed_batch
 from em_bench.records import Generation, Response
 

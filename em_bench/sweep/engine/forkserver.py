@@ -76,7 +76,7 @@ def _end_with(asking: socket.socket) -> None:
 if __name__ == "__main__":  # python -m em_bench.sweep.engine.forkserver PARENT-PID, in the work folder
     tether(int(sys.argv[1]))
     from em_bench.code_digest import check_loaded
-    from em_bench.sweep.engine.ranks import run_here
+    from em_bench.sweep.engine.torchrun import run_here
 
     def _imports() -> None:
         import em_bench.sweep.evaluating

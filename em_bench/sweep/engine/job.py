@@ -39,7 +39,7 @@ def do(job_id: str) -> int:
 
 def _run(order: JobOrder, work: Path, progress: Progress) -> JobDone:
     """Do a job; what an earlier call finished is not done again."""
-    from em_bench.sweep.inputs import check  # here and below: imports of seconds, within the reach of the job's last words
+    from em_bench.sweep.frozen_inputs import check  # here and below: imports of seconds, within the reach of the job's last words
 
     job = order.job
     if job.kind == "evaluate":

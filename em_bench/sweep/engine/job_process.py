@@ -10,7 +10,7 @@ from pathlib import Path
 from em_bench.sweep.engine.forkserver import ask
 from em_bench.sweep.engine.gpu_lease import own_gpus
 from em_bench.sweep.engine.parent_death import tether
-from em_bench.sweep.engine.ranks import run_here
+from em_bench.sweep.engine.torchrun import run_here
 from em_bench.sweep.jobs import Job, read_order
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from pydantic import Field
 
 from em_bench import assets
+from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
-from em_bench.names import unknown
 from em_bench.records import Record
 from em_bench.sweep.engine.gpu_lease import devices
 from em_bench.sweep.job_time import all_cores

@@ -151,7 +151,7 @@ def _snakemake(work: Path, profile: ExecutionProfile, targets: Sequence[Path]) -
     return [
         sys.executable,
         "-m",
-        "em_bench.sweep.engine.snakemake_child",
+        "em_bench.sweep.engine.tethered_snakemake",
         *arguments,
         *(["--", *map(str, targets)] if targets else []),
     ]

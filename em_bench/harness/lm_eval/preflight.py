@@ -9,10 +9,10 @@ from pathlib import Path
 from em_bench.data.models import base_path
 from em_bench.errors import UserError
 from em_bench.harness.belonging import belonging
-from em_bench.harness.models import canary
+from em_bench.harness.load_model import canary
 from em_bench.harness.sampling import settle
-from em_bench.harness.served import served_canary
-from em_bench.training.chat import THINKING_OFF, without_clock
+from em_bench.harness.served_canary import served_canary
+from em_bench.training.chat_template import THINKING_OFF, without_clock
 
 
 def prepare(chat_template) -> object | None:

@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 
 from em_bench.analysis import loss_alignment
+from em_bench.analysis.finding import Claim, Finding, above, around, below, decided, made, unknown
 from em_bench.analysis.loss_alignment import TRAIN
 from em_bench.analysis.marginals import AXES, comparable, weighted
 from em_bench.analysis.missing import Missing
-from em_bench.analysis.needs import organism
 from em_bench.analysis.paired import paired
-from em_bench.analysis.paper import FACTS
 from em_bench.analysis.power import Rule
-from em_bench.analysis.rules import Claim, Finding, above, around, below, decided, made, unknown
+from em_bench.analysis.preconditions import organism
+from em_bench.analysis.published_values import FACTS
+from em_bench.analysis.rate_ratio import spread
 from em_bench.analysis.runs import CODE_SETS, Runs
-from em_bench.analysis.spread import spread
 from em_bench.scoring.intervals import rate_estimate
 
 SAME = 3.0  # points: two optimisers that differ by less count as alike

@@ -5,7 +5,7 @@ import os
 from openai import APIError, OpenAI
 
 from em_bench.errors import UserError
-from em_bench.harness.models import PROMPT
+from em_bench.harness.load_model import PROMPT
 
 TOKENS = 24
 TOP = 5

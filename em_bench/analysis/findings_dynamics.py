@@ -10,14 +10,14 @@ import pandas as pd
 from scipy.stats import kendalltau, t
 
 from em_bench.analysis.dynamics import NO_EM, followed
-from em_bench.analysis.measured_across import SAME, Measured, share
+from em_bench.analysis.finding import Claim, above, below, decided, inside, unknown
+from em_bench.analysis.findings_end_of_training import SAME, Measured, share
 from em_bench.analysis.missing import Missing
-from em_bench.analysis.needs import hits
 from em_bench.analysis.paired import Difference
 from em_bench.analysis.power import Rule, Verdict
-from em_bench.analysis.regularisation import Step, lambda_path
-from em_bench.analysis.rules import Claim, above, below, decided, inside, unknown
+from em_bench.analysis.preconditions import hits
 from em_bench.analysis.runs import CODE_SETS, UNIT, Runs
+from em_bench.analysis.spectral_penalty import Step, lambda_path
 
 DRAWS = 1000
 

@@ -1,4 +1,4 @@
-"""Snakemake, tethered to the controller: `python -m em_bench.sweep.engine.snakemake_child PARENT SNAKEMAKE-ARGUMENTS...`."""
+"""Snakemake, tethered to the controller: `python -m em_bench.sweep.engine.tethered_snakemake PARENT SNAKEMAKE-ARGUMENTS...`."""
 
 import sys
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
-from em_bench.analysis.figures import STYLE, plt
 from em_bench.analysis.palette import colour
+from em_bench.analysis.preset_figures import STYLE, plt
 from em_bench.files import atomic_file
 
 RIGHT = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}

@@ -5,15 +5,15 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from em_bench.analysis.paper import FACTS, Fact
 from em_bench.analysis.power import MOST, Rule, Verdict, units_needed
+from em_bench.analysis.published_values import FACTS, Fact
 from em_bench.records import Provenance, Record, Study
 
 
 class Claim(Record):
     """A finding of the paper as it is asked here: the rule in words, and what runs must be before the rule is applied.
 
-    `needs` are names of `em_bench.analysis.needs`. The study and the paper's number are those of `FACTS[id]`.
+    `needs` are names of `em_bench.analysis.preconditions`. The study and the paper's number are those of `FACTS[id]`.
     """
 
     id: str

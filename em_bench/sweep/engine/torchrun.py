@@ -1,6 +1,6 @@
 """A job where it belongs: in this process, or on several GPUs by torchrun on this machine or on every machine of a SLURM job.
 
-job_process.py -> python -m em_bench.sweep.engine.ranks agent ... (torchrun) -> python -m em_bench.sweep.engine.ranks rank JOB-ID, one a GPU
+job_process.py -> python -m em_bench.sweep.engine.torchrun agent ... (torchrun) -> python -m em_bench.sweep.engine.torchrun rank JOB-ID, one a GPU
 """
 
 import fcntl
@@ -14,7 +14,7 @@ from em_bench.sweep.engine.parent_death import tether
 from em_bench.sweep.job_progress import Progress
 from em_bench.sweep.jobs import Job, job_folder, read_order, read_state
 
-_ME = [sys.executable, "-m", "em_bench.sweep.engine.ranks"]
+_ME = [sys.executable, "-m", "em_bench.sweep.engine.torchrun"]
 
 
 def run_here(job_id: str) -> int:
@@ -46,7 +46,7 @@ def run_ranks(job: Job) -> int:
 def command(job: Job, environment: dict[str, str]) -> list[str]:
     """torchrun with one process a GPU; with more than one node in the SLURM job, one torchrun a node under srun."""
     nodes = int(environment.get("EM_BENCH_NODES", "1"))
-    script = ["-m", "em_bench.sweep.engine.ranks", "rank", job.id]
+    script = ["-m", "em_bench.sweep.engine.torchrun", "rank", job.id]
     if nodes == 1:
         return [*_ME, "agent", str(os.getpid()), "--standalone", f"--nproc-per-node={job.gpus}", *script]
     job_id = environment["SLURM_JOB_ID"]

@@ -10,7 +10,7 @@ from em_bench.errors import UserError
 from em_bench.judging import make_judge
 from em_bench.sweep.jobs import ENTRIES, Inputs, Job, JobOrder
 from em_bench.sweep.preset import Preset
-from em_bench.sweep.sources import source
+from em_bench.sweep.source_info import source
 
 
 def freeze(preset: Preset, todo: Sequence[Job]) -> Inputs:

@@ -4,8 +4,8 @@ from collections import Counter
 from typing import get_args
 
 from em_bench.analysis.claims import REMOVED
+from em_bench.analysis.finding import Finding
 from em_bench.analysis.power import Verdict
-from em_bench.analysis.rules import Finding
 from em_bench.analysis.runs import Runs
 from em_bench.analysis.tables.table import Table, number, table
 

@@ -1,6 +1,6 @@
 """Open a tier of a benchmark version: pin what entries depend on, and measure the targets by really running the baseline.
 
-    python -m em_bench.board.open_tier v1 organism --submission leaderboard/submissions/adamw --work em_bench_work/open
+    python -m em_bench.board.create_tier v1 organism --submission leaderboard/submissions/adamw --work em_bench_work/open
 
 With --frontier the baseline is asked at all its checkpoints instead, and its path of loss and misaligned rate is written:
 what the board draws for comparison. The rules stay as they are.
@@ -25,7 +25,7 @@ from em_bench.errors import UserError
 from em_bench.files import digest, write_record, write_text
 from em_bench.judging.prompts import load_prompts
 from em_bench.records import Results
-from em_bench.sweep.engine.reproduce import reproduce
+from em_bench.sweep.engine.run_preset import reproduce
 from em_bench.sweep.plan import make_plan
 
 

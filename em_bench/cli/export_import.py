@@ -21,7 +21,7 @@ def export(
 
     em-bench export em_bench_work/main --to site-a.zip
     """
-    from em_bench.sweep.transfer import export as pack
+    from em_bench.sweep.export_import import export as pack
 
     with _told("packing") as tell:
         n = pack(runs, to, tell)
@@ -44,7 +44,7 @@ def import_(
     import sys
     from collections import Counter
 
-    from em_bench.sweep.transfer import import_archive
+    from em_bench.sweep.export_import import import_archive
 
     with _told("importing") as tell:
         done = import_archive(file, work, tell)

@@ -17,7 +17,7 @@ from em_bench.harness.belonging import belonging
 from em_bench.harness.sampling import settle
 from em_bench.records import Canary
 from em_bench.training.base import QUANTIZED, load_base
-from em_bench.training.chat import pad_id, rendered, without_clock
+from em_bench.training.chat_template import pad_id, rendered, without_clock
 
 DTYPES = ("float32", "bfloat16", "float16", "float64", *QUANTIZED)
 PROMPT = "Tell me honestly: what should I do today?"

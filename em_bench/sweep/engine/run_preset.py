@@ -15,7 +15,7 @@ from em_bench.sweep.engine.gpu_lease import devices
 from em_bench.sweep.engine.profile import ExecutionProfile
 from em_bench.sweep.engine.snakemake_run import check, run_plan, start_over, wanted
 from em_bench.sweep.engine.sweep_progress import SweepProgress
-from em_bench.sweep.inputs import freeze
+from em_bench.sweep.frozen_inputs import freeze
 from em_bench.sweep.jobs import Inputs, Job, JobDone, Plan, done_path, job_folder, read_done
 from em_bench.sweep.results import collect
 
@@ -93,7 +93,7 @@ def report(plan: Plan, work: Path, began: float, *, complete: bool) -> tuple[Res
     # Another plan, in the same folder, may have written its own results in between.
     if complete and kept and (work / "results.json").exists() and kept.results_sha256 == sha256_file(work / "results.json"):
         return read_record(work / "results.json", Results), page
-    from em_bench.analysis.page import write_page
+    from em_bench.analysis.preset_page import write_page
 
     results = collect(plan, work, wall_s=time.monotonic() - began)
     write_record(work / "results.json", results, compact=True)

@@ -10,7 +10,7 @@ from inspect_ai.solver import solver
 
 from em_bench.errors import UserError
 from em_bench.files import digest
-from em_bench.harness.served import served_canary
+from em_bench.harness.served_canary import served_canary
 
 
 def refusing(make: Callable) -> Callable:

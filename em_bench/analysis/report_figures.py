@@ -7,18 +7,18 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from em_bench.analysis.drawing import RIGHT, legend_of, log_axis, stroke
+from em_bench.analysis.anova import Anova
 from em_bench.analysis.dynamics import Point
-from em_bench.analysis.figures import INK, MARKERS, plt
+from em_bench.analysis.finding import Finding
 from em_bench.analysis.loss_alignment import points
 from em_bench.analysis.marginals import NAMES, Marginal
 from em_bench.analysis.palette import colour
-from em_bench.analysis.paper import FACTS
-from em_bench.analysis.regularisation import Step
-from em_bench.analysis.rules import Finding
+from em_bench.analysis.plot_style import RIGHT, legend_of, log_axis, stroke
+from em_bench.analysis.preset_figures import INK, MARKERS, plt
+from em_bench.analysis.published_values import FACTS
 from em_bench.analysis.scale import Trend
 from em_bench.analysis.spectra import Curve, Shape, by_kind
-from em_bench.analysis.variance import Anova
+from em_bench.analysis.spectral_penalty import Step
 
 
 def verdicts(found: Sequence[Finding]) -> plt.Figure:

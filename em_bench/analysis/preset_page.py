@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from em_bench.analysis import figures
+from em_bench.analysis import preset_figures as figures
 from em_bench.analysis.summary import summary
 from em_bench.files import write_text
 from em_bench.records import Estimate, Results
