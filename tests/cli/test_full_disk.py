@@ -50,7 +50,7 @@ def test_a_job(tmp_path, full, monkeypatch, capsys):
     job_folder(tmp_path, job).mkdir(parents=True)
     write_order(tmp_path, plan, job)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("em_bench.sweep.work.run_job", lambda *_: files.write_text(tmp_path / "x", "x"))
+    monkeypatch.setattr("em_bench.sweep.engine.job._run", lambda *_: files.write_text(tmp_path / "x", "x"))
     assert do(job.id) == 1
     out = capsys.readouterr()
     assert out.out == f"{tmp_path}: the disk is full; make room and give the same command again\n" and out.err == ""
