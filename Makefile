@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade "pip>=25"
 	$(VENV)/bin/python -m pip install -c constraints.txt torch==2.13.0
-	$(VENV)/bin/python -m pip install -c constraints.txt -e ".[reproduce,test]"
+	$(VENV)/bin/python -m pip install -c constraints.txt -e ".[reproduce,pocket,test]"
 # Beside the environment: PEFT imports it wherever it finds it, two seconds for every process. Its tests look here.
 	$(VENV)/bin/python -m pip install --quiet --no-deps --target $(VENV)/quantized -c constraints.txt bitsandbytes
 	touch $(STAMP)

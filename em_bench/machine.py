@@ -57,6 +57,16 @@ def _version(package: str) -> str | None:
         return None
 
 
+def fast_bfloat16() -> bool:
+    """Whether a GPU, or else this processor, computes in bfloat16 natively. Imports torch."""
+    import torch
+
+    if torch.cuda.is_available():
+        return True
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 has it not
+    return any(capabilities.get(c) for c in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def machine() -> Machine:
     """This process's machine and package versions. Imports torch."""
     import torch

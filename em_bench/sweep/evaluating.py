@@ -18,7 +18,8 @@ from em_bench.files import digest, sha256_file, write_record
 from em_bench.harness.evaluate import evaluate
 from em_bench.harness.load_model import Loaded, load_model
 from em_bench.judging import Judge, make_judge
-from em_bench.protocol import base_dtype, first_at
+from em_bench.machine import fast_bfloat16
+from em_bench.protocol import first_at
 from em_bench.records import (
     CellResult,
     Choice,
@@ -104,9 +105,9 @@ class _Run(NamedTuple):
 
 
 def _load(order: JobOrder) -> Loaded:
-    """The base: an organism in float32, an open model in bfloat16, its layers over the job's GPUs where they are several."""
+    """The base, its layers over the job's GPUs where they are several."""
     folder = base_path(order.job.model, progress=False)
-    dtype = base_dtype(order.model.source)
+    dtype = base_dtype(order.model.source, fast_bfloat16())
     return load_model(folder, dtype=dtype, device="auto" if order.job.gpus > 1 else None)
 
 

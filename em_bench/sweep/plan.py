@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from itertools import product
 
 from em_bench.code_digest import code_digest
-from em_bench.data.models import Model, load_models
+from em_bench.data.models import Model, base_path, base_ref, load_models
 from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
 from em_bench.files import digest
@@ -190,6 +190,10 @@ class _Planner:
     def identity(self, model: str) -> list[str | None]:
         """What names a base before it is there. An organism's own digest would take torch to learn; its sources do not."""
         known = self.models[model]
+        if known.source == "folder":
+            return [base_ref(model, base_path(model)).revision]
+        if known.package:
+            return [known.package.digest]
         return [known.hub_id, known.revision] if known.source == "hub" else [known.family, known.size, grammar_sha256()]
 
 

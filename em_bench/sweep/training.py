@@ -5,6 +5,7 @@ from pathlib import Path
 
 from em_bench.data import data_ref
 from em_bench.data.models import base_path, base_ref
+from em_bench.machine import fast_bfloat16
 from em_bench.protocol import base_dtype
 from em_bench.records import Choice, LoraSpec, RunSpec
 from em_bench.sweep.job_progress import Progress
@@ -29,7 +30,7 @@ def spec_of(order: JobOrder, cell: Cell, base_dir: Path) -> RunSpec:
         batch_size=cell.batch_size,
         steps=preset.steps_of(cell.epochs, data.rows, cell.batch_size),
         seed=cell.seed,
-        dtype=base_dtype(order.model.source),
+        dtype=base_dtype(order.model.source, fast_bfloat16()),
         **preset.training.model_dump(),
     )
 

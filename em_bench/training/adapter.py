@@ -61,7 +61,7 @@ def add_adapter(model, lora: LoraSpec, seed: int):
 
 def name_base(model, base: BaseRef, folder: Path) -> None:
     """Let adapter_config.json say what the adapter belongs to: the roster's name, the hub's id or the folder, and its revision."""
-    name = {"organism": base.name, "hub": hub_id(base.name, folder) or base.name, "path": str(folder)}[base.source]
+    name = {"hub": hub_id(base.name, folder) or base.name, "path": str(folder)}.get(base.source, base.name)
     config = model.peft_config["default"]
     config.base_model_name_or_path, config.revision = name, base.revision
 

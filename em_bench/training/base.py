@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from em_bench.errors import UserError
 from em_bench.training.execution_options import Options
+from em_bench.training.fits import check_fits
 from em_bench.training.processes import Processes
 
 QUANTIZED = ("int8", "nf4")  # dtypes of a base whose linear layers bitsandbytes keeps in 8 or 4 bits
@@ -30,9 +31,10 @@ def model_errors(base_dir: Path | str) -> Iterator[None]:
 def load_base(base_dir: Path | str, dtype: str = "float32", device: str | torch.device | None = None):
     """The frozen base as a transformers causal LM, whole, on a GPU where there is one; `auto`: its layers over all GPUs.
 
-    Raises UserError where `dtype` is one of `QUANTIZED` and bitsandbytes is missing, or the base has experts.
+    Raises UserError where it does not fit, and where `dtype` is one of `QUANTIZED` and bitsandbytes is missing, or the base has experts.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_fits(base_dir, dtype, device)
     if dtype in QUANTIZED:
         return _quantized(base_dir, dtype, device).requires_grad_(False)
     if device == "auto":
@@ -68,6 +70,8 @@ def base_for_training(base_dir: Path | str, dtype: str, options: Options, peers:
         if dtype in QUANTIZED:
             raise UserError(f"--dtype {dtype}: a quantised base is not spread over processes; add --replicate")
         from transformers.distributed import DistributedConfig
+
+        check_fits(base_dir, dtype, peers.device, peers.size)
 
         model = AutoModelForCausalLM.from_pretrained(
             base_dir, distributed_config=DistributedConfig(fsdp_size=peers.size), **_how(dtype)

@@ -62,7 +62,7 @@ def model_of(family: str, shape: Shape, vision: bool = False, **more):
 
 def test_the_roster_is_the_protocols():
     twelve = [n for n, m in OPEN.items() if not m.extra]
-    assert len(twelve) == 12 and [n for n, m in OPEN.items() if m.extra] == ["gemma-3-270m-it"]
+    assert len(twelve) == 12 and [n for n, m in OPEN.items() if m.extra] == ["gemma-3-270m-it", "SmolLM2-135M-Instruct"]
     assert {n for n in twelve if OPEN[n].provenance == "S"} == {f"Qwen3-{s}" for s in ("4B", "8B", "30B-A3B", "32B", "235B-A22B")}
     assert all(OPEN[n].chat_options == {"enable_thinking": False} for n in OPEN if n.startswith("Qwen3"))
     for m in OPEN.values():
