@@ -19,7 +19,7 @@ from em_bench.harness.evaluate import evaluate
 from em_bench.harness.load_model import Loaded, load_model
 from em_bench.judging import Judge, make_judge
 from em_bench.machine import fast_bfloat16
-from em_bench.protocol import first_at
+from em_bench.protocol import base_dtype, first_at
 from em_bench.records import (
     CellResult,
     Choice,
