@@ -18,10 +18,10 @@ class _ListUnlessTold(TyperGroup):
 
 def register(app: typer.Typer) -> None:
     """Add `models` with its commands; `list` is what it does unless told."""
-    models = typer.Typer(cls=_ListUnlessTold, help="Base models: list (unless told; `em-bench models NAME` shows one), fetch.")
-    models.command("list")(list_)
-    models.command()(fetch)
-    app.add_typer(models, name="models")
+    group = typer.Typer(cls=_ListUnlessTold, help="Base models: list (unless told; `em-bench models NAME` shows one), fetch.")
+    group.command("list")(models)
+    group.command()(fetch)
+    app.add_typer(group, name="models")
 
 
 def fetch(
@@ -55,7 +55,7 @@ def fetch(
         print(base_path(name, accept_terms=accept_terms))
 
 
-def list_(
+def models(
     name: Annotated[str | None, typer.Argument(help="One model, with all that is known of it.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="Training rows of the run.")] = 6000,
     epochs: Annotated[float, typer.Option(min=0)] = 1.0,
