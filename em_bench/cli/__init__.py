@@ -14,7 +14,7 @@ MODULES = (
     "reproduce",
     "plan",
     "status",
-    "export",
+    "export_import",
     "organism",
     "data",
     "models",

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from em_bench.cli import build
 from em_bench.errors import UserError
-from em_bench.harness.models import load_model
+from em_bench.harness.load_model import load_model
 from em_bench.training import fits
 from em_bench.training.base import load_base
 
