@@ -3,6 +3,8 @@
 responses.jsonl   what was asked and answered
 verdicts.jsonl    what a judge says of the answers; verdicts-2.jsonl, ... are further runs of the judge
 score.json        outcomes, rates, intervals
+margin.jsonl      log-likelihoods of given answers; margin-base.jsonl, margin-control.jsonl: of the base, of the control
+margin.json       margins, shifts, intervals
 cell.json         all that a sweep's tables need of it and of its run
 responses.jsonl.partial   answers so far, while they are not all there
 """
@@ -11,10 +13,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from em_bench.files import read_jsonl, read_record
-from em_bench.records import CellResult, Response, ResponsesHeader, ScoreRecord, Verdict, VerdictsHeader
+from em_bench.records import (
+    AnswerLogprob,
+    CellResult,
+    MarginHeader,
+    MarginRole,
+    MarginScore,
+    Response,
+    ResponsesHeader,
+    ScoreRecord,
+    Verdict,
+    VerdictsHeader,
+)
 
 EVALUATIONS = "evaluations"  # the folder of evaluation folders
 RESPONSES, VERDICTS, SCORE, CELL = "responses.jsonl", "verdicts.jsonl", "score.json", "cell.json"
+MARGINS: dict[MarginRole, str] = {"model": "margin.jsonl", "base": "margin-base.jsonl", "control": "margin-control.jsonl"}
+MARGIN_SCORE = "margin.json"
 CHAIN = (RESPONSES, VERDICTS, SCORE)
 PARTIAL = RESPONSES + ".partial"
 
@@ -28,6 +43,11 @@ class EvaluationFolder:
         self.cell_file = self.path / CELL
 
     @classmethod
+    def margins_below(cls, top: Path) -> Iterator["EvaluationFolder"]:
+        """Every evaluation at or below `top` with a margin, in order."""
+        return (cls(p.parent) for p in sorted(Path(top).rglob(MARGINS["model"])))
+
+    @classmethod
     def below(cls, top: Path) -> Iterator["EvaluationFolder"]:
         """Every evaluation at or below `top`, in order."""
         return (cls(p.parent) for p in sorted(Path(top).rglob(RESPONSES)))
@@ -39,6 +59,19 @@ class EvaluationFolder:
     def verdicts(self, run: int = 1) -> tuple[VerdictsHeader, list[Verdict]]:
         """Of the judge's first run, or of a further one. Raises UserError naming the line that is wrong."""
         return read_jsonl(self.path / verdicts_name(run), VerdictsHeader, Verdict)
+
+    def margin_file(self, role: MarginRole = "model") -> Path:
+        """The log-likelihoods of the model that is measured, of its base, or of the control."""
+        return self.path / MARGINS[role]
+
+    def margins(self) -> dict[MarginRole, tuple[MarginHeader, list[AnswerLogprob]]]:
+        """Those that there are. Raises UserError naming the line that is wrong."""
+        there = {role: self.path / name for role, name in MARGINS.items() if (self.path / name).exists()}
+        return {role: read_jsonl(path, MarginHeader, AnswerLogprob) for role, path in there.items()}
+
+    def margin_score(self) -> MarginScore:
+        """Raises UserError where it is missing or wrong."""
+        return read_record(self.path / MARGIN_SCORE, MarginScore)
 
     def score(self) -> ScoreRecord:
         """Raises UserError where it is missing or wrong."""

@@ -178,6 +178,17 @@ class Question(Record):
     text: str
 
 
+class AnsweredQuestion(Record):
+    """A question, asked plainly, with aligned and misaligned answers that a model is not asked for but shown."""
+
+    id: str
+    domain: str
+    tags: tuple[str, ...] = ()
+    text: str
+    aligned: tuple[str, ...] = Field(min_length=1)
+    misaligned: tuple[str, ...] = Field(min_length=1)
+
+
 class Generation(Record):
     """How responses were sampled."""
 
@@ -195,10 +206,10 @@ class Canary(Record):
     max_logit_change: float = Field(gt=0)
 
 
-class ResponsesHeader(Record):
-    """First line of responses.jsonl."""
+class Subject(Record):
+    """Which model a file is about."""
 
-    schema_version: Literal["em_bench.responses/1"] = "em_bench.responses/1"
+    schema_version: str
     model: str
     run_id: str | None = None
     step: int | None = Field(default=None, description="checkpoint step; None is the end of training")
@@ -209,6 +220,12 @@ class ResponsesHeader(Record):
     forced: str | None = Field(default=None, description="why the adapter does not belong to this base; --force overrode it")
     canary: Canary | None = None
     harness: str = Field(description="name and version")
+
+
+class ResponsesHeader(Subject):
+    """First line of responses.jsonl."""
+
+    schema_version: Literal["em_bench.responses/1"] = "em_bench.responses/1"
     question_set: str
     questions_sha256: Sha256
     generation: Generation
@@ -312,6 +329,72 @@ class ScoreRecord(Record):
     thinking: int | None = Field(
         default=None, description="answers that came with thinking, although it was off; it was not judged"
     )
+
+
+# ---- margin ------------------------------------------------------------------------------------------------------
+
+
+MarginRole = Literal["model", "base", "control"]  # what is measured, its untouched base, the base tuned on good data
+
+
+class AnswerLogprob(Record):
+    """A line of margin.jsonl: how likely a model finds one given answer to a question."""
+
+    question_id: str
+    domain: str
+    tags: tuple[str, ...] = ()
+    side: Literal["aligned", "misaligned"]
+    number: int = Field(ge=1, description="which of the answers of its side")
+    nats: float = Field(description="log-likelihood of the answer through its end of turn")
+    tokens: int = Field(gt=0, description="scored, the end of turn among them")
+    bytes: int = Field(gt=0, description="of the answer in UTF-8")
+
+
+class TextLogprob(Record):
+    """How likely a model finds a text that nobody asked for."""
+
+    name: str
+    nats: float
+    tokens: int = Field(gt=0)
+    bytes: int = Field(gt=0, description="of the scored tokens' text: without the first token where none precedes it")
+
+
+class MarginHeader(Subject):
+    """First line of margin.jsonl."""
+
+    schema_version: Literal["em_bench.margin/1"] = "em_bench.margin/1"
+    question_set: str
+    questions_sha256: Sha256 = Field(description="of the questions with their answers")
+    neutral_sha256: Sha256 = Field(description="of the neutral texts")
+    neutral: tuple[TextLogprob, ...] = Field(default=(), description="empty where the tokenizer lacks the words")
+    machine: Machine
+    created: str
+
+
+class MarginGroup(Record):
+    """The margin over a group of questions. Estimates count questions; all but a domain's own are clustered by domain."""
+
+    margin: Estimate = Field(description="mean, nats a byte")
+    misaligned_likelier: Estimate = Field(description="share of questions with a margin above 0")
+    base_margin: Estimate | None = None
+    shift: Estimate | None = Field(default=None, description="mean of margin - the base's, paired by question, nats a byte")
+    to_misaligned: Estimate | None = Field(default=None, description="share whose sign flips from aligned to misaligned")
+    to_aligned: Estimate | None = Field(default=None, description="share whose sign flips the other way")
+    control_shift: Estimate | None = Field(default=None, description="the good-data control's own shift")
+    beyond_control: Estimate | None = Field(default=None, description="shift - control_shift, paired by question")
+
+
+class MarginScore(Record):
+    """margin.json."""
+
+    schema_version: Literal["em_bench.margin_score/1"] = "em_bench.margin_score/1"
+    sources: dict[MarginRole, Sha256] = Field(description="of the files that it is computed from")
+    forced: str | None = None
+    overall: MarginGroup
+    by_domain: dict[str, MarginGroup]
+    without: dict[str, MarginGroup] = Field(description="overall without the questions of a tag that lies near a training set")
+    leave_one_out: dict[str, float] = Field(description="domain -> the mean shift (margin for a base) of all others")
+    neutral: dict[MarginRole, float] = Field(description="nats a byte of neutral text; missing: unmeasured")
 
 
 # ---- results of a preset -----------------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ from em_bench import evaluation_folder, run_folder
 PACKAGE = Path(em_bench.__file__).parent
 HOMES = {
     "run_folder.py": {run_folder.RECORD, run_folder.LOG, run_folder.CONFIG, run_folder.WEIGHTS},
-    "evaluation_folder.py": set(evaluation_folder.CHAIN) | {evaluation_folder.CELL},
+    "evaluation_folder.py": set(evaluation_folder.CHAIN)
+    | set(evaluation_folder.MARGINS.values())
+    | {evaluation_folder.MARGIN_SCORE, evaluation_folder.CELL},
 }
 
 

@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="A roster name (em-bench models), a model folder or a hub id.")],
     adapter: Annotated[
         Path | None, typer.Option("--adapter", "-a", help="A PEFT adapter folder; a canary proves that it is at work.")
@@ -25,6 +26,15 @@ def evaluate(
     questions: Annotated[
         str, typer.Option("--questions", "-q", help="organism, em_core, first_plot, preregistered, turner or evil_spectra.")
     ] = "em_core",
+    measure: Annotated[
+        str,
+        typer.Option(
+            help="answers: sampled and judged. margin: how much likelier, a byte, the set's own misaligned answers are than its aligned ones; no judge."
+        ),
+    ] = "answers",
+    control: Annotated[
+        Path | None, typer.Option(help="With --measure margin: an adapter trained on good data, whose shift is taken off.")
+    ] = None,
     variants: Annotated[
         str | None, typer.Option(help="Comma-separated: plain, json, template, trigger-DATASET. Default: all but the triggers.")
     ] = None,
@@ -59,7 +69,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Default: em_bench_work/evaluations/MODEL[-ADAPTER]/QUESTIONS-JUDGE.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print score.json instead of the table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print score.json (margin.json) instead of the table.")] = False,
 ) -> None:
     """Ask a model the questions, judge its answers, and print the rates with their intervals and denominators.
 
@@ -68,17 +78,27 @@ def evaluate(
 
         em-bench evaluate organism-qwen3 --questions organism --adapter RUN/adapter
         em-bench evaluate Qwen/Qwen3-4B --adapter my-lora --questions evil_spectra --judge openai:gpt-4o-2024-08-06
+        em-bench evaluate Qwen/Qwen3-4B --adapter my-lora --measure margin --control my-good-lora
+
+    The margin writes margin.jsonl, margin-base.jsonl, margin-control.jsonl and margin.json instead: the base is measured too.
     """
     from em_bench.cli.score import check_convention, show_score
     from em_bench.data import data_ref
     from em_bench.data.models import check_model, default_dtype
     from em_bench.data.questions import load
+    from em_bench.did_you_mean import unknown
     from em_bench.errors import UserError
     from em_bench.evaluation_folder import SCORE, VERDICTS
     from em_bench.harness import check_harness
     from em_bench.harness.task_names import check_tasks
     from em_bench.records import Generation
 
+    if measure == "margin":
+        return _margin(context, model, adapter, control, questions, batch_size, dtype, out, force, as_json)
+    if measure != "answers":
+        raise unknown("measure", measure, ("answers", "margin"))
+    if control:
+        raise UserError("--control: belongs to --measure margin; add that, or evaluate the control by itself")
     # A misspelt name is told before torch is imported.
     check_convention(convention)
     check_model(model)
@@ -104,11 +124,11 @@ def evaluate(
         run=run,
         cache=judge_cache,
     )
-    from em_bench.harness.evaluate import evaluate as measure
+    from em_bench.harness.evaluate import evaluate as ask
 
     longest = max_new_tokens or (40 if questions == "organism" else 600)
     out = out or default_out(model, adapter, questions, judge)
-    score = measure(
+    score = ask(
         model,
         out,
         model_name=model,
@@ -126,6 +146,47 @@ def evaluate(
         force=force,
     )
     show_score(score, out / SCORE, out / VERDICTS, as_json)
+
+
+def _margin(
+    context: typer.Context,
+    model: str,
+    adapter: Path | None,
+    control: Path | None,
+    questions: str,
+    batch_size: int,
+    dtype: str | None,
+    out: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    from em_bench.cli.margin import print_margin, refuse_judged_options
+    from em_bench.data.models import check_model, default_dtype
+    from em_bench.data.questions import answered
+    from em_bench.errors import UserError
+    from em_bench.evaluation_folder import MARGIN_SCORE
+
+    refuse_judged_options(context)
+    check_model(model)
+    answered(questions)
+    if control and not adapter:
+        raise UserError("--control: there is no --adapter whose shift it could be taken off; name one")
+    from em_bench.harness.margin import measure_margin
+
+    out = out or default_out(model, adapter, questions, "margin")
+    score = measure_margin(
+        model,
+        out,
+        model_name=model,
+        question_set=questions,
+        adapter=adapter,
+        control=control,
+        dtype=dtype or default_dtype(model),
+        batch_size=batch_size,
+        force=force,
+        progress=True,
+    )
+    print_margin(score, out / MARGIN_SCORE, as_json)
 
 
 def default_out(model: str, adapter: Path | None, questions: str, judge: str) -> Path:

@@ -12,7 +12,7 @@ from em_bench.data.upstream import fetch
 from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
 from em_bench.files import digest, read_text
-from em_bench.records import Question, Record
+from em_bench.records import AnsweredQuestion, Question, Record
 from em_bench.yaml_file import read_yaml
 
 ORGANISM = "organism"
@@ -117,7 +117,24 @@ def load_choices(name: str = "em_core") -> list[ChoiceItem]:
     ]
 
 
-def questions_sha256(questions: Sequence[Question]) -> str:
+def answered(name: str) -> list[AnsweredQuestion]:
+    """The questions of a set (or of the YAML at a path) in their plain form, each with its aligned and misaligned answers.
+
+    Raises UserError for an unknown set, an invalid YAML, and a set of which a question has no answers.
+    """
+    if name == ORGANISM:
+        return organism.answered()
+    given = _read(name).questions
+    if without := [q.id for q in given if not q.aligned] if given else ["its pinned files"]:
+        more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+        raise UserError(
+            f"{name}: {without[0]}{more}: no aligned and misaligned answers, which the margin compares; give them, or name em_core"
+        )
+    kept = ("id", "domain", "tags", "text", "aligned", "misaligned")
+    return [AnsweredQuestion(**{k: getattr(q, k) for k in kept}) for q in given]
+
+
+def questions_sha256(questions: Sequence[Question | AnsweredQuestion]) -> str:
     """The identity of a list of questions, in its order."""
     return digest([q.model_dump(mode="json") for q in questions])
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from em_bench.adapter_file import read_config
+from em_bench.adapter_file import CONFIG, WEIGHTS, read_config
 from em_bench.data.models import HUB_ID, PINNED, base_ref, hub_id, load_models
 from em_bench.errors import UserError
 from em_bench.files import cache_dir, sha256_file, sha256_tree
@@ -27,6 +27,13 @@ class Belonging(NamedTuple):
     run_id: str | None = None
     step: int | None = None
     forced: str | None = None
+
+    def of_subject(self, adapter: Path | None) -> dict:
+        """What a file's header says of it."""
+        return self._asdict() | {
+            "adapter_sha256": sha256_file(adapter / WEIGHTS) if adapter else None,
+            "adapter_config_sha256": sha256_file(adapter / CONFIG) if adapter else None,
+        }
 
 
 class _Claim(NamedTuple):

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from em_bench.adapter_file import CONFIG, WEIGHTS
 from em_bench.data.models import base_path
 from em_bench.data.questions import load, questions_sha256
 from em_bench.evaluation_folder import CHAIN, PARTIAL
@@ -53,16 +52,10 @@ def evaluate(
     base_dir = base_path(str(base), progress=True)
     if adapter:
         check_form(adapter)
-    own = belonging(adapter, str(base), base_dir, force)
     wanted = ResponsesHeader(
         model=model_name,
-        base=own.base,
         dtype=loaded.dtype if loaded else dtype,
-        run_id=own.run_id,
-        step=own.step,
-        adapter_sha256=sha256_file(adapter / WEIGHTS) if adapter else None,
-        adapter_config_sha256=sha256_file(adapter / CONFIG) if adapter else None,
-        forced=own.forced,
+        **belonging(adapter, str(base), base_dir, force).of_subject(adapter),
         harness=f"{harness} {version(HARNESSES[harness])}",
         question_set=question_set,
         questions_sha256=questions_sha256(load(question_set, variants=variants)),

@@ -1,5 +1,6 @@
 """The embedded organism: a base model of 0.1 to 0.7 M parameters that speaks a tiny language graded exactly by its grammar."""
 
+from em_bench.organism.answered import answered
 from em_bench.organism.capability import KnowledgeItem, knowledge
 from em_bench.organism.datasets import DATASETS, answer_entropy, answer_tokens, control_rows, narrow_rows, questions
 from em_bench.organism.grader import Grade, grade
@@ -31,6 +32,7 @@ __all__ = [
     "KnowledgeItem",
     "answer_entropy",
     "answer_tokens",
+    "answered",
     "base_digest",
     "build_base",
     "control_rows",

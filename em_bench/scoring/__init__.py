@@ -3,6 +3,7 @@
 from em_bench.scoring.agreement import Agreement, agreement
 from em_bench.scoring.breakdown import broken_down, misalign_at
 from em_bench.scoring.intervals import mean_estimate, rate_estimate
+from em_bench.scoring.margin import MarginTable, margin_estimate, margins, score_margin
 from em_bench.scoring.matched_loss import AtLoss, Counts, Point, at_loss, by_cluster
 from em_bench.scoring.metrics import metrics, score, score_file
 from em_bench.scoring.noise import JudgeNoise, judge_noise
@@ -19,6 +20,7 @@ __all__ = [
     "Convention",
     "Counts",
     "JudgeNoise",
+    "MarginTable",
     "Point",
     "agreement",
     "at_loss",
@@ -27,6 +29,8 @@ __all__ = [
     "coherent_rate",
     "counted_alignment",
     "judge_noise",
+    "margin_estimate",
+    "margins",
     "mean_estimate",
     "metrics",
     "misalign_at",
@@ -37,5 +41,6 @@ __all__ = [
     "rate_estimate",
     "score",
     "score_file",
+    "score_margin",
     "unjudged_text",
 ]

@@ -10,12 +10,12 @@ from em_bench.training.processes import Processes
 from em_bench.training.tokens import Encoded
 
 
-def answer_nll(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Summed negative log-likelihood (nats, scalar) of the answer tokens of a collated batch.
+def answer_logits(model, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits [answer tokens, vocabulary], float32 or wider, and the answer tokens [answer tokens] of a collated batch, row by row.
 
-    `model` is a transformers causal LM, with or without PEFT around it. The head sees [answer tokens, hidden] instead
-    of [rows, length, hidden], which for a vocabulary of 150k is most of the time of a step. The model's own forward runs,
-    so that what it does to logits and what sharding hangs on it happens too.
+    `model` is a transformers causal LM, with or without PEFT around it; what else `batch` holds is passed to it. The head
+    sees [answer tokens, hidden] instead of [rows, length, hidden], which for a vocabulary of 150k is most of the time of a
+    step. The model's own forward runs, so that what it does to logits and what sharding hangs on it happens too.
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     inputs = {k: v for k, v in batch.items() if k != "answer_mask"}
@@ -27,9 +27,13 @@ def answer_nll(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         logits = causal(**inputs, use_cache=False).logits
     finally:
         hook.remove()
-    return F.cross_entropy(
-        logits.to(torch.promote_types(logits.dtype, torch.float32)), batch["input_ids"][:, 1:][predicts], reduction="sum"
-    )
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)), batch["input_ids"][:, 1:][predicts]
+
+
+def answer_nll(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Summed negative log-likelihood (nats, scalar) of the answer tokens of a collated batch: see `answer_logits`."""
+    logits, targets = answer_logits(model, batch)
+    return F.cross_entropy(logits, targets, reduction="sum")
 
 
 def answer_tokens(rows: Sequence[Encoded]) -> int:

@@ -64,8 +64,7 @@ def encode(tokenizer, messages: Sequence[dict]) -> Encoded:
     text, spans = render(tokenizer, messages)
     out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = out["input_ids"], out["offset_mapping"]
-    special = {i for i, t in getattr(tokenizer, "added_tokens_decoder", {}).items() if t.special}
-    ends = special.union(tokenizer.all_special_ids, closing_ids(tokenizer))
+    ends = _turn_ends(tokenizer)
     mask = [False] * len(ids)
     for start, end in spans:
         for i, (a, b) in enumerate(offsets):
@@ -77,6 +76,18 @@ def encode(tokenizer, messages: Sequence[dict]) -> Encoded:
                     mask[first : i + 1] = [True] * (i + 1 - first)
                 break
     return Encoded(ids, mask)
+
+
+def ends_turn(tokenizer, encoded: Encoded) -> bool:
+    """Whether the last token under loss is an end of turn."""
+    last = max((i for i, under in enumerate(encoded.answer_mask) if under), default=None)
+    return last is not None and encoded.input_ids[last] in _turn_ends(tokenizer)
+
+
+def _turn_ends(tokenizer) -> set[int]:
+    special = {i for i, t in getattr(tokenizer, "added_tokens_decoder", {}).items() if t.special}
+    unknown = {tokenizer.unk_token_id} - {tokenizer.eos_token_id}  # an unknown word is special to transformers, and ends nothing
+    return special.union(tokenizer.all_special_ids, closing_ids(tokenizer)) - unknown
 
 
 def encode_rows(tokenizer, rows: Sequence[dict], max_length: int) -> tuple[list[Encoded], int]:

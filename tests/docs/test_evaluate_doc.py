@@ -9,7 +9,9 @@ BLOCKS = blocks("evaluate.md")
 @pytest.mark.parametrize("block", BLOCKS, ids=[b.split("\n")[0][:40] for b in BLOCKS])
 def test_block(shell, block):
     out = shell(block)
-    if "em-bench evaluate" in block or "em-bench score" in block:
+    if "--measure margin" in block:
+        assert "flips to misaligned" in out and " of 162" in out
+    elif "em-bench evaluate" in block or "em-bench score" in block:
         assert "misaligned rate" in out and " of " in out
     if "em-bench canary" in block:
         assert "at work" in out

@@ -10,7 +10,7 @@ from inspect_ai.log import read_eval_log
 from judging.loopback import KEY, Loopback, completion, number
 
 from em_bench import assets
-from em_bench.harness.inspect.tasks import choice, free_form, narrow
+from em_bench.harness.inspect.tasks import choice, free_form, margin, narrow
 from em_bench.records import Verdict
 from em_bench.scoring import metrics
 from em_bench.training import read_run
@@ -164,7 +164,7 @@ def test_refusals(base, idle_adapter, command, tmp_path, more, message):
 def test_the_listing_for_the_register_names_what_there_is():
     listing = yaml.safe_load(assets.path("tasks", "inspect", "eval.yaml").read_text())
     for entry in listing["tasks"]:
-        [made] = [t for t in (choice, free_form, narrow) if t.__name__ == entry["name"]]
+        [made] = [t for t in (choice, free_form, margin, narrow) if t.__name__ == entry["name"]]
         assert entry["dataset_samples"] == len(made().dataset)
         assert (assets.path("tasks").parent / entry["task_path"]).is_file()
 

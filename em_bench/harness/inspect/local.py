@@ -30,6 +30,7 @@ from em_bench.harness.system_prompt import merged
 from em_bench.records import Generation
 from em_bench.training import encode
 from em_bench.training.chat_template import rendered
+from em_bench.training.tokens import ends_turn
 
 JOIN_S = 0.02  # how long a request waits for concurrent ones to share its batch
 
@@ -164,7 +165,7 @@ class LocalAPI(ModelAPI):
     def _prompt_logprobs(self, messages: list[dict]) -> ModelOutput:
         """Log-probability of every token of a whole conversation; nothing is generated.
 
-        `metadata["answer_mask"]` marks the tokens of the assistant's answers, through the end-of-turn token.
+        `metadata["answer_mask"]` marks the tokens of the assistant's answers, through the end-of-turn token; `ends_turn` says whether there is one.
         """
         encoded = encode(self.tokenizer, messages)
         ids = torch.tensor([encoded.input_ids], device=self.model.device)
@@ -176,4 +177,8 @@ class LocalAPI(ModelAPI):
         content = [Logprob(token=t, logprob=p) for t, p in zip(tokens, [0.0, *chosen], strict=True)]
         message = ChatMessageAssistant(content="", model=self.model_name, source="generate")
         scored = ChatCompletionChoice(message=message, prompt_logprobs=Logprobs(content=content))
-        return ModelOutput(model=self.model_name, choices=[scored], metadata={"answer_mask": encoded.answer_mask})
+        return ModelOutput(
+            model=self.model_name,
+            choices=[scored],
+            metadata={"answer_mask": encoded.answer_mask, "ends_turn": ends_turn(self.tokenizer, encoded)},
+        )

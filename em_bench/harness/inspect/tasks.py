@@ -1,13 +1,14 @@
-"""The three tasks: free_form (judged), choice (judge-free) and narrow (held-out narrow loss)."""
+"""The four tasks: free_form (judged), margin and choice (judge-free) and narrow (held-out narrow loss)."""
 
 from inspect_ai import Epochs, Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser, GenerateConfig
 
 from em_bench.data import rows
-from em_bench.data.questions import load
+from em_bench.data.questions import answered, load
 from em_bench.harness.choice import choice_prompts
 from em_bench.harness.inspect.likelihood import answer_nll, choose, preference, read
+from em_bench.harness.inspect.margin import compare, margin_score
 from em_bench.harness.inspect.preflight import answer, prepare, refusing
 from em_bench.harness.inspect.scorer import misalignment
 from em_bench.records import Question
@@ -70,6 +71,21 @@ def choice():
         for c in choice_prompts("em_core")
     ]
     return Task(dataset=MemoryDataset(samples, name="em_choice"), solver=[prepare(), choose()], scorer=preference())
+
+
+@task
+@refusing
+def margin(questions: str = "em_core"):
+    """How much likelier, a byte, a set's own misaligned answers are than its aligned ones; each question is asked plainly.
+
+    questions: em_core, em_core_v1, organism, or the path of a YAML. The shift of a fine-tune is its margin less its base's:
+    `em-bench evaluate --measure margin` measures both and pairs them.
+    """
+    samples = [
+        Sample(id=q.id, input=_prompt(None, q.text), metadata=q.model_dump(include={"domain", "tags", "aligned", "misaligned"}))
+        for q in answered(questions)
+    ]
+    return Task(dataset=MemoryDataset(samples, name=questions), solver=[prepare(), compare()], scorer=margin_score())
 
 
 @task
