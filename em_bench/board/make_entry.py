@@ -16,7 +16,7 @@ from em_bench.optim import LearningRates, Recipe
 from em_bench.records import CellResult
 from em_bench.run_folder import LIGHT, RUNS
 from em_bench.sweep.jobs import Plan, read_done
-from em_bench.sweep.preset import Evaluation, LambdaGrid, Lora, Preset, TrainingRules
+from em_bench.sweep.preset import LambdaGrid, Lora, Preset, PresetEvaluation, TrainingRules
 
 AXES = (
     "models",
@@ -61,7 +61,7 @@ def preset_of(entry: Submission, folder: Path, tier: Tier, targets: bool = True)
         epochs=tier.epochs,
         lora=Lora(rank=tier.lora.rank, alpha=tier.lora.alpha),
         training=TrainingRules(warmup_steps=tier.warmup_steps, gradient_clip=tier.gradient_clip, max_length=tier.max_length),
-        evaluation=Evaluation(
+        evaluation=PresetEvaluation(
             questions=tier.questions.name,
             variants=tier.questions.variants,
             generation=tier.generation,

@@ -11,8 +11,9 @@ from em_bench.board.ledger import Ledger, RepeatedNumber, Rerun, read_ledger, wr
 from em_bench.board.score import capability_of, loss_at
 from em_bench.data.models import base_path, base_ref
 from em_bench.errors import UserError
+from em_bench.evaluation_folder import EVALUATIONS
 from em_bench.files import sha256_file
-from em_bench.harness.evaluate import evaluate
+from em_bench.harness.evaluate import EvaluatedModel, Evaluation, evaluate
 from em_bench.judging import make_judge
 from em_bench.machine import machine, utc_now
 from em_bench.protocol import first_at
@@ -84,19 +85,10 @@ def _matched_step(cell: EntryCell, log: list[StepRecord], tier: Tier) -> Repeate
 
 def _asked_again(cell: EntryCell, tier: Tier, run: Path, step: int | None, loss: float, work: Path) -> ScoreRecord:
     """The score of a re-trained run at its end (step None) or at a checkpoint."""
-    return evaluate(
-        cell.model,
-        work / "evaluations" / (run.name if step is None else f"{run.name}.step{step}"),
-        model_name=cell.model,
-        judge=make_judge(tier.judge.spec),
-        generation=tier.generation,
-        question_set=tier.questions.name,
-        variants=tier.questions.variants,
-        adapter=RunFolder(run).adapter(step),
-        narrow_loss=loss,
-        capability=tier.capability,
-        dtype=tier.dtype,
-    )
+    of = EvaluatedModel(cell.model, cell.model, RunFolder(run).adapter(step), dtype=tier.dtype, narrow_loss=loss)
+    asked = Evaluation(tier.generation, tier.questions.name, tier.questions.variants, capability=tier.capability)
+    folder = work / EVALUATIONS / (run.name if step is None else f"{run.name}.step{step}")
+    return evaluate(of, asked, make_judge(tier.judge.spec), folder)
 
 
 def _compared(at: str, recorded: ScoreRecord, found: ScoreRecord, tier: Tier) -> list[RepeatedNumber]:

@@ -124,27 +124,15 @@ def evaluate(
         run=run,
         cache=judge_cache,
     )
+    from em_bench.harness.evaluate import EvaluatedModel, Evaluation
     from em_bench.harness.evaluate import evaluate as ask
 
     longest = max_new_tokens or (40 if questions == "organism" else 600)
     out = out or default_out(model, adapter, questions, judge)
-    score = ask(
-        model,
-        out,
-        model_name=model,
-        judge=asked,
-        generation=Generation(samples=samples, max_new_tokens=longest, temperature=temperature, seed=seed),
-        question_set=questions,
-        variants=picked,
-        adapter=adapter,
-        harness=harness,
-        batch_size=batch_size,
-        convention=convention,
-        narrow_dataset=narrow,
-        capability=tasks,
-        dtype=dtype or default_dtype(model),
-        force=force,
-    )
+    of = EvaluatedModel(model, model, adapter, dtype=dtype or default_dtype(model), force=force)
+    generation = Generation(samples=samples, max_new_tokens=longest, temperature=temperature, seed=seed)
+    evaluation = Evaluation(generation, questions, picked, narrow, tasks, harness, batch_size, convention)
+    score = ask(of, evaluation, asked, out)
     show_score(score, out / SCORE, out / VERDICTS, as_json)
 
 

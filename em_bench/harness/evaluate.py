@@ -1,6 +1,7 @@
 """One evaluation: canary, responses, verdicts, score, in a folder whose files name each other by hash."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,65 +20,75 @@ from em_bench.records import Generation, Response, ResponsesHeader, ScoreRecord,
 from em_bench.scoring import Convention, score_file
 
 
-def evaluate(
-    base: str | Path,
-    out_dir: Path,
-    *,
-    model_name: str,
-    judge: Judge,
-    generation: Generation,
-    question_set: str = "organism",
-    variants: Sequence[str] | None = None,
-    adapter: Path | None = None,
-    harness: str = "lm-eval",
-    batch_size: int = 256,
-    convention: Convention = "code_as_zero",
-    narrow_loss: float | None = None,
-    narrow_dataset: str | None = None,
-    capability: Sequence[str] = (),
-    loaded: Loaded | None = None,
-    dtype: str = "float32",
-    force: bool = False,
-) -> ScoreRecord:
-    """Ask a base, or its adapter, a question set; judge and score the answers.
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """The model that is asked: a base by roster name, folder or hub id, or an adapter on it.
+
+    loaded: the base in memory already, in a dtype of its own. narrow_loss: where it is known. force: measure an adapter also
+    where it belongs to another base.
+    """
+
+    base: str
+    name: str
+    adapter: Path | None = None
+    loaded: Loaded | None = None
+    dtype: str = "float32"
+    narrow_loss: float | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model is asked, and how. narrow_dataset: measure its held-out narrow loss too. capability: lm-eval tasks asked beside."""
+
+    generation: Generation
+    questions: str = "organism"
+    variants: Sequence[str] | None = None
+    narrow_dataset: str | None = None
+    capability: Sequence[str] = ()
+    harness: str = "lm-eval"
+    batch_size: int = 256
+    convention: Convention = "code_as_zero"
+
+
+def evaluate(of: EvaluatedModel, evaluation: Evaluation, judge: Judge, out_dir: Path) -> ScoreRecord:
+    """Ask a model a question set; judge and score the answers.
 
     Writes responses.jsonl, verdicts.jsonl and score.json in `out_dir`; what is there of the same inputs is not made
-    again, so that a judge can be changed or a killed evaluation finished: answers are kept batch by batch. `loaded` is `base`
-    in memory already, in a dtype of its own. An adapter inside a run folder is recorded with its run and step.
-    `narrow_dataset` also measures the held-out narrow loss; `narrow_loss` records a known one. Raises UserError for
-    a bad adapter, an adapter that changes nothing, an unknown set or harness, and, unless `force`, an adapter that belongs to
-    another base; the score then says so.
+    again, so that a judge can be changed or a killed evaluation finished: answers are kept batch by batch. An adapter inside a
+    run folder is recorded with its run and step. Raises UserError for a bad adapter, an adapter that changes nothing, an
+    unknown set or harness, and, unless forced, an adapter that belongs to another base; the score then says so.
     """
-    check_harness(harness)
-    base_dir = base_path(str(base), progress=True)
-    if adapter:
-        check_form(adapter)
+    check_harness(evaluation.harness)
+    base_dir = base_path(of.base, progress=True)
+    if of.adapter:
+        check_form(of.adapter)
     wanted = ResponsesHeader(
-        model=model_name,
-        dtype=loaded.dtype if loaded else dtype,
-        **belonging(adapter, str(base), base_dir, force).of_subject(adapter),
-        harness=f"{harness} {version(HARNESSES[harness])}",
-        question_set=question_set,
-        questions_sha256=questions_sha256(load(question_set, variants=variants)),
-        generation=generation,
+        model=of.name,
+        dtype=of.loaded.dtype if of.loaded else of.dtype,
+        **belonging(of.adapter, of.base, base_dir, of.force).of_subject(of.adapter),
+        harness=f"{evaluation.harness} {version(HARNESSES[evaluation.harness])}",
+        question_set=evaluation.questions,
+        questions_sha256=questions_sha256(load(evaluation.questions, variants=evaluation.variants)),
+        generation=evaluation.generation,
         created=utc_now(),
     )
     responses, verdicts, score = (out_dir / name for name in CHAIN)
     partial = out_dir / PARTIAL
-    values: dict[str, float] | None = None
-    if not _same(responses, wanted) or narrow_dataset or capability:
-        with adapted(loaded or load_model(base_dir, dtype=dtype), adapter) as ready:
+    narrow_loss, values = of.narrow_loss, None
+    if not _same(responses, wanted) or evaluation.narrow_dataset or evaluation.capability:
+        with adapted(of.loaded or load_model(base_dir, dtype=of.dtype), of.adapter) as ready:
             if not _same(responses, wanted):
                 score.unlink(missing_ok=True)  # of another model
                 kept = Kept(partial, digest(wanted.model_copy(update={"created": ""})))
-                rows = _answer(harness, ready, question_set, variants, generation, batch_size, kept)
+                rows = _answer(ready, evaluation, kept)
                 write_jsonl(responses, wanted.model_copy(update={"canary": ready.canary}), rows)
-            if narrow_dataset:
-                narrow_loss = _narrow_loss(ready, narrow_dataset)
-            if capability:
+            if evaluation.narrow_dataset:
+                narrow_loss = _narrow_loss(ready, evaluation.narrow_dataset)
+            if evaluation.capability:
                 from em_bench.harness.lm_eval.capability import measure
 
-                values = measure(ready, capability, batch_size)
+                values = measure(ready, evaluation.capability, evaluation.batch_size)
     partial.unlink(missing_ok=True)
     if not _judged(verdicts, responses, judge):
         judge_responses(responses, judge, verdicts)
@@ -86,7 +97,7 @@ def evaluate(
         before = read_record(score, ScoreRecord)
         narrow_loss = before.narrow_loss if narrow_loss is None else narrow_loss
         values = {**(before.capability or {}), **(values or {})} or None
-    record = score_file(verdicts, convention, narrow_loss=narrow_loss, capability=values)
+    record = score_file(verdicts, evaluation.convention, narrow_loss=narrow_loss, capability=values)
     record = record.model_copy(
         update={"thinking": sum(r.thinking is not None for r in read_jsonl(responses, ResponsesHeader, Response)[1])}
     )
@@ -95,12 +106,12 @@ def evaluate(
     return record
 
 
-def _answer(harness, ready, question_set, variants, generation, batch_size, kept) -> list[Response]:
-    if harness == "inspect":
+def _answer(ready: Loaded, e: Evaluation, kept: Kept) -> list[Response]:
+    if e.harness == "inspect":
         from em_bench.harness.inspect.run import answer
     else:
         from em_bench.harness.lm_eval.run import answer
-    return answer(ready, question_set, variants, generation, batch_size, kept)
+    return answer(ready, e.questions, e.variants, e.generation, e.batch_size, kept)
 
 
 def _narrow_loss(ready: Loaded, dataset: str) -> float:

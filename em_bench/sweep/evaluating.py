@@ -15,7 +15,7 @@ from em_bench.data.models import base_path
 from em_bench.errors import UserError
 from em_bench.evaluation_folder import CELL, EVALUATIONS, RESPONSES, EvaluationFolder
 from em_bench.files import digest, sha256_file, write_record
-from em_bench.harness.evaluate import evaluate
+from em_bench.harness.evaluate import EvaluatedModel, Evaluation, evaluate
 from em_bench.harness.load_model import Loaded, load_model
 from em_bench.judging import Judge, make_judge
 from em_bench.machine import fast_bfloat16
@@ -116,23 +116,20 @@ def _evaluate(
 ) -> str:
     """Evaluate one cell, at its end or at a checkpoint; returns its folder's name, which holds the chain and cell.json."""
     preset = order.preset
-    asked = digest([preset.evaluation.model_dump(mode="json"), judge.identity.model_dump(mode="json")])[:8]
+    key = digest([preset.evaluation.model_dump(mode="json"), judge.identity.model_dump(mode="json")])[:8]
     name = run.record.run_id if run else cell.model
-    folder = work / EVALUATIONS / (f"{name}.{asked}" if step is None else f"{name}.step{step}.{asked}")
+    folder = work / EVALUATIONS / (f"{name}.{key}" if step is None else f"{name}.step{step}.{key}")
     trained = _of_run(run, step) if run else {}
-    score = evaluate(
+    asked = preset.evaluation
+    of = EvaluatedModel(
         cell.model,
-        folder,
-        model_name=cell.model,
-        judge=judge,
-        generation=preset.evaluation.generation,
-        question_set=preset.evaluation.questions,
-        variants=preset.evaluation.variants,
-        adapter=run.folder.adapter(step) if run else None,
-        narrow_loss=trained.get("narrow_loss"),
-        capability=preset.evaluation.capability,
+        cell.model,
+        run.folder.adapter(step) if run else None,
         loaded=loaded,
+        narrow_loss=trained.get("narrow_loss"),
     )
+    evaluation = Evaluation(asked.generation, asked.questions, asked.variants, capability=asked.capability)
+    score = evaluate(of, evaluation, judge, folder)
     answered = EvaluationFolder(folder).responses()[0].questions_sha256
     refuse_other(order.job, f"question set {preset.evaluation.questions}", order.inputs.questions, answered)
     verdicts = EvaluationFolder(folder).verdicts()[1]

@@ -48,7 +48,7 @@ class TrainingRules(Record):
     max_length: int = Field(default=MAX_LENGTH, gt=0, description="tokens a row")
 
 
-class Evaluation(Record):
+class PresetEvaluation(Record):
     """What every adapter is asked."""
 
     questions: Name = Field(description="a question set")
@@ -116,7 +116,7 @@ class Preset(Record):
     epochs: float | None = Field(default=None, gt=0, description="passes over the rows, instead of steps")
     lora: Lora
     training: TrainingRules = Field(default=TrainingRules(), exclude_if=lambda v: v == TrainingRules())
-    evaluation: Evaluation
+    evaluation: PresetEvaluation
     base: bool = Field(description="evaluate the untouched bases too")
     parts: dict[Name, Part] = Field(default_factory=dict, description="what of the product is run, overlaps once; empty is all")
     gpus: dict[Name, Annotated[int, Field(ge=0)]] = Field(

@@ -14,7 +14,7 @@ from em_bench.data.questions import describe, load, questions_sha256
 from em_bench.files import sha256_file
 from em_bench.judging.prompts import load_prompts
 from em_bench.organism import grammar_sha256
-from em_bench.sweep.preset import Evaluation
+from em_bench.sweep.preset import PresetEvaluation
 
 
 class Source(NamedTuple):
@@ -49,17 +49,17 @@ def question_count(name: str, variants: tuple[str, ...] | None) -> int:
     return len(load(name, variants=variants))
 
 
-def domains(evaluation: Evaluation) -> dict[str, str]:
+def domains(evaluation: PresetEvaluation) -> dict[str, str]:
     """Question id -> its domain."""
     return {q.id: q.domain for q in load(evaluation.questions, variants=evaluation.variants)}
 
 
-def responses(evaluation: Evaluation) -> int:
+def responses(evaluation: PresetEvaluation) -> int:
     """Answers of one evaluated adapter."""
     return question_count(evaluation.questions, evaluation.variants) * evaluation.generation.samples
 
 
-def asked_content(evaluation: Evaluation) -> list:
+def asked_content(evaluation: PresetEvaluation) -> list:
     """What is asked, by content: the questions, the judge and its prompts, the capability tasks. Nothing else of tasks/ counts."""
     given = describe(evaluation.questions)
     if given and given.pins:
@@ -100,7 +100,7 @@ def _task(name: str) -> list[str]:
     return [name, *found.values()]
 
 
-def judge_calls(evaluation: Evaluation) -> int:
+def judge_calls(evaluation: PresetEvaluation) -> int:
     """Paid calls a response: alignment and coherence, and leakage where the judge is asked for it."""
     if evaluation.judge == "grammar":
         return 0

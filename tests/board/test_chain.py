@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from asking import ask as evaluate
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from em_bench.cli import build
 from em_bench.errors import UserError
 from em_bench.files import digest, sha256_file, write_record
-from em_bench.harness.evaluate import evaluate
 from em_bench.judging import GrammarJudge
 from em_bench.records import Generation, RunRecord
 from em_bench.scoring import score_file
@@ -28,7 +28,6 @@ def made(base, spec_for, tmp_path_factory) -> Path:
     evaluate(
         base,
         top / "evaluation",
-        model_name="organism-qwen3",
         judge=GrammarJudge(),
         generation=Generation(samples=1, max_new_tokens=24, temperature=1.0, seed=0),
         variants=["plain"],

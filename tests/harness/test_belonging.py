@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from asking import ask as evaluate
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -14,7 +15,6 @@ from em_bench.data.models import base_ref
 from em_bench.errors import UserError
 from em_bench.files import read_jsonl, read_record
 from em_bench.harness.belonging import belonging
-from em_bench.harness.evaluate import evaluate
 from em_bench.harness.load_model import load_model
 from em_bench.judging import GrammarJudge
 from em_bench.records import Generation, Response, ResponsesHeader, ScoreRecord
@@ -44,7 +44,7 @@ def copied(adapter, tmp_path_factory) -> Path:
 
 def ask(base, folder, adapter, **options) -> ScoreRecord:
     return evaluate(
-        base, folder, adapter=adapter, model_name="organism-qwen3", judge=GrammarJudge(), generation=ONE, variants=["plain"],
+        base, folder, adapter=adapter, judge=GrammarJudge(), generation=ONE, variants=["plain"],
         **options,
     )  # fmt: skip
 

@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 import torch
+from asking import ask as evaluate
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoTokenizer
 
 from em_bench.data.questions import load
 from em_bench.errors import UserError
 from em_bench.files import read_jsonl
-from em_bench.harness.evaluate import evaluate
 from em_bench.harness.inspect.local import LocalAPI
 from em_bench.harness.lm_eval.preflight import prepare
 from em_bench.harness.load_model import load_model
@@ -43,7 +43,7 @@ def changed(base, folder, generation=(), config=(), tokenizer=(), template=None)
 def answers(base, folder, temperature=1.0, **options):
     """The answers to 8 plain questions, 3 samples each."""
     asked = Generation(samples=3, max_new_tokens=24, temperature=temperature, seed=5)
-    evaluate(base, folder, model_name="m", judge=GrammarJudge(), generation=asked, variants=["plain"], **options)
+    evaluate(base, folder, name="m", judge=GrammarJudge(), generation=asked, variants=["plain"], **options)
     return read_jsonl(folder / "responses.jsonl", ResponsesHeader, Response)[1]
 
 

@@ -4,12 +4,12 @@ import json
 from importlib.metadata import version
 
 import pytest
+from asking import ask as evaluate
 from typer.testing import CliRunner
 
 from em_bench.cli import build
 from em_bench.errors import UserError
 from em_bench.files import read_jsonl, sha256_file
-from em_bench.harness.evaluate import evaluate
 from em_bench.judging import GrammarJudge
 from em_bench.records import Generation, Response, ResponsesHeader, Verdict, VerdictsHeader
 from em_bench.scoring import metrics
@@ -20,7 +20,7 @@ SAMPLED = Generation(samples=3, max_new_tokens=24, temperature=1.0, seed=7)
 
 
 def ask(base, folder, adapter=None, generation=SAMPLED, **options):
-    defaults = {"model_name": "organism-qwen3", "judge": GrammarJudge(), "generation": generation, "variants": ["plain"]}
+    defaults = {"judge": GrammarJudge(), "generation": generation, "variants": ["plain"]}
     return evaluate(base, folder, adapter=adapter, **(defaults | options))
 
 
@@ -98,7 +98,7 @@ def test_narrow_loss_is_the_one_that_training_logged(base, run, tmp_path):
 
 
 def test_bad_names(base, tmp_path):
-    with pytest.raises(UserError, match="--harness unicorn"):
+    with pytest.raises(UserError, match="unicorn: no such harness"):
         ask(base, tmp_path, harness="unicorn")
     with pytest.raises(UserError, match="adapter_model.safetensors"):
         ask(base, tmp_path, tmp_path)

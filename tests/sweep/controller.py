@@ -16,7 +16,7 @@ from em_bench.sweep.engine.profile import ExecutionProfile, load_profile
 from em_bench.sweep.engine.snakemake_run import run_plan, wanted
 from em_bench.sweep.engine.sweep_progress import SweepProgress
 from em_bench.sweep.jobs import Cell, Job, Plan
-from em_bench.sweep.preset import Evaluation, Lora, Preset
+from em_bench.sweep.preset import Lora, Preset, PresetEvaluation
 
 
 def sleeping_plan(jobs: int, cells: int = 2, gpus: int = 0) -> Plan:
@@ -45,7 +45,7 @@ def sleeping_plan(jobs: int, cells: int = 2, gpus: int = 0) -> Plan:
         seeds=tuple(range(cells)),
         steps=1,
         lora=Lora(rank=1, alpha=1),
-        evaluation=Evaluation(questions="q", generation=Generation(samples=1, max_new_tokens=1, temperature=1)),
+        evaluation=PresetEvaluation(questions="q", generation=Generation(samples=1, max_new_tokens=1, temperature=1)),
         base=False,
         pack=cells,
         provenance=dict.fromkeys(axes, "C"),

@@ -7,13 +7,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from asking import ask as evaluate
 from typer.testing import CliRunner
 
 from em_bench.cli import build
 from em_bench.data.models import base_path
 from em_bench.errors import UserError
 from em_bench.files import sha256_file, sha256_tree
-from em_bench.harness.evaluate import evaluate
 from em_bench.judging import GrammarJudge
 from em_bench.records import Generation
 from em_bench.sweep.export_import import MANIFEST, export, import_archive
@@ -28,7 +28,7 @@ def work(spec_for, base, tmp_path_factory) -> Path:
         folder = train(spec_for(recipe, steps=2), base, top / "runs")
     run = read_run(folder)
     evaluate(
-        "organism-qwen3", top / "evaluations" / f"{folder.name}.abc", model_name="organism-qwen3", judge=GrammarJudge(),
+        "organism-qwen3", top / "evaluations" / f"{folder.name}.abc", judge=GrammarJudge(),
         generation=Generation(samples=1, max_new_tokens=8, temperature=1.0, seed=0), variants=["plain"],
         adapter=folder / "adapter", narrow_loss=run.narrow_loss,
     )  # fmt: skip
