@@ -13,7 +13,7 @@ LAYERS = [
     {"errors", "protocol"},
     {"records"},
     {"code_digest"},
-    {"files", "assets", "thinking", "did_you_mean"},
+    {"files", "assets", "pages", "thinking", "did_you_mean"},
     {"yaml_file", "run_folder", "evaluation_folder"},
     {"machine"},
     {"organism"},

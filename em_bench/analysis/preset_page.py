@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from em_bench.analysis import preset_figures as figures
 from em_bench.analysis.summary import summary
 from em_bench.files import write_text
+from em_bench.pages import templates
 from em_bench.records import Estimate, Results
 
 # docs/protocol.md, 5; P = stated in the abstract, S = independent readings of the full paper agree.
@@ -25,13 +24,7 @@ PAPER = (
 
 def write_page(results: Results, out_dir: Path) -> Path:
     """Write out_dir/index.html and return it."""
-    environment = Environment(
-        loader=PackageLoader("em_bench.analysis"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("em_bench.analysis")
     environment.filters |= {
         "rate": rate,
         "loss": lambda v: "–" if v is None else f"{v:.3f}",

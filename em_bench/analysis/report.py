@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from em_bench.analysis import dynamics, figure1, loss_alignment, plot_style, report_figures, spectra
 from em_bench.analysis.anova import anova
 from em_bench.analysis.claims import findings
@@ -25,6 +23,7 @@ from em_bench.analysis.tables.findings import findings_table, provenance_table, 
 from em_bench.analysis.tables.response_rates import answer_tables
 from em_bench.analysis.tables.table import Table, to_csv, to_latex, to_markdown
 from em_bench.files import write_text
+from em_bench.pages import templates
 
 PAGE = "report.html"
 WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
@@ -205,13 +204,7 @@ def _figures(*wanted) -> tuple[Figure, ...]:
 
 
 def _page(runs: Runs, found: tuple[Finding, ...], parts: tuple[Section, ...], drawn: dict[str, str]) -> str:
-    environment = Environment(
-        loader=PackageLoader("em_bench.analysis"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("em_bench.analysis")
     cells = [*runs.cells["cell"], *runs.bases["cell"]]
     return environment.get_template("report.html.j2").render(
         found=found,

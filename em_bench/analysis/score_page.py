@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import get_args
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from em_bench.analysis.preset_page import rate
 from em_bench.errors import UserError
 from em_bench.evaluation_folder import RESPONSES
 from em_bench.files import read_jsonl, write_text
+from em_bench.pages import templates
 from em_bench.records import Outcome, Response, ResponsesHeader, ScoreRecord, Verdict, VerdictsHeader
 from em_bench.scoring import RATES, question_counts
 
@@ -26,13 +25,7 @@ def write_score_page(verdicts: Path, score: ScoreRecord, out: Path) -> None:
         for field, label in RATES.items()
         if any(getattr(m, field) is not None for m in groups.values())
     ]
-    environment = Environment(
-        loader=PackageLoader("em_bench.analysis"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("em_bench.analysis")
     environment.filters["rate"] = rate
     page = environment.get_template("score.html.j2").render(
         score=score,

@@ -16,19 +16,7 @@ from em_bench.optim import LearningRates, Recipe
 from em_bench.records import CellResult
 from em_bench.run_folder import LIGHT, RUNS
 from em_bench.sweep.jobs import Plan, read_done
-from em_bench.sweep.preset import LambdaGrid, Lora, Preset, PresetEvaluation, TrainingRules
-
-AXES = (
-    "models",
-    "datasets",
-    "recipes",
-    "learning_rates",
-    "spectral_lambda",
-    "batch_sizes",
-    "seeds",
-    "lora",
-    "evaluation",
-)
+from em_bench.sweep.preset import AXES, LambdaGrid, Lora, Preset, PresetEvaluation, TrainingRules
 
 
 def preset_of(entry: Submission, folder: Path, tier: Tier, targets: bool = True) -> Preset:

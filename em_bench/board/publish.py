@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from em_bench.board import columns, draw
 from em_bench.board.benchmark import Tier, load_benchmark
@@ -16,6 +16,7 @@ from em_bench.board.entry import Entry, EntryEvaluation
 from em_bench.errors import UserError
 from em_bench.files import write_record, write_text
 from em_bench.organism.language import vocabulary
+from em_bench.pages import templates
 from em_bench.scoring import outcome
 
 STATIC = ("style.css", "board.js")
@@ -91,13 +92,7 @@ def read_frontier(folders: Folders, board: Board) -> list[draw.ScatterPoint]:
 
 
 def _environment() -> Environment:
-    pages = Environment(
-        loader=PackageLoader("em_bench.board"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    pages = templates("em_bench.board")
     pages.filters |= {
         "percent": columns.percent,
         "points": columns.points,

@@ -12,6 +12,8 @@ from em_bench.protocol import GRADIENT_CLIP, MAX_LENGTH, steps_of
 from em_bench.records import Generation, Provenance, Record, Study
 from em_bench.yaml_file import read_yaml
 
+# What of a preset has a letter of provenance, beside its length.
+AXES = ("models", "datasets", "recipes", "learning_rates", "spectral_lambda", "batch_sizes", "seeds", "lora", "evaluation")
 Name = Annotated[str, Field(min_length=1)]
 Rate = Annotated[float, Field(gt=0)]
 Lambda = Annotated[float, Field(ge=0)]
@@ -135,18 +137,7 @@ class Preset(Record):
     def _consistent(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either steps or epochs")
-        axes = {
-            "models",
-            "datasets",
-            "recipes",
-            "learning_rates",
-            "spectral_lambda",
-            "batch_sizes",
-            "seeds",
-            "lora",
-            "evaluation",
-        }
-        axes.add("steps" if self.steps else "epochs")
+        axes = {*AXES, "steps" if self.steps else "epochs"}
         if axes != set(self.provenance):
             raise ValueError(f"provenance must give a letter to each of {', '.join(sorted(axes))}")
         named = isinstance(self.learning_rates, dict)
