@@ -24,7 +24,10 @@ def evaluate(
         bool, typer.Option("--force", help="Measure an adapter of another base all the same; the score says so.")
     ] = False,
     questions: Annotated[
-        str, typer.Option("--questions", "-q", help="organism, em_core, first_plot, preregistered, turner or evil_spectra.")
+        str,
+        typer.Option(
+            "--questions", "-q", help="organism, em_core, first_plot, preregistered, turner, evil_spectra, or a YAML file."
+        ),
     ] = "em_core",
     measure: Annotated[
         str,
@@ -85,7 +88,7 @@ def evaluate(
     from em_bench.cli.score import check_convention, show_score
     from em_bench.data import data_ref
     from em_bench.data.models import check_model, default_dtype
-    from em_bench.data.questions import load
+    from em_bench.data.questions import load, longest_answer
     from em_bench.did_you_mean import unknown
     from em_bench.errors import UserError
     from em_bench.evaluation_folder import SCORE, VERDICTS
@@ -127,9 +130,9 @@ def evaluate(
     from em_bench.harness.evaluate import EvaluatedModel, Evaluation
     from em_bench.harness.evaluate import evaluate as ask
 
-    longest = max_new_tokens or (40 if questions == "organism" else 600)
     out = out or default_out(model, adapter, questions, judge)
     of = EvaluatedModel(model, model, adapter, dtype=dtype or default_dtype(model), force=force)
+    longest = max_new_tokens or longest_answer(questions)
     generation = Generation(samples=samples, max_new_tokens=longest, temperature=temperature, seed=seed)
     evaluation = Evaluation(generation, questions, picked, narrow, tasks, harness, batch_size, convention)
     score = ask(of, evaluation, asked, out)

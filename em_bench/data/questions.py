@@ -47,6 +47,7 @@ class QuestionSet(Record):
     """A YAML of tasks/questions/: either `pins`, or `forms` and `questions`."""
 
     about: str
+    version: int = Field(default=1, gt=0, description="of the lm-eval task that is made of it")
     pins: tuple[str, ...] = Field(default=(), description="pinned question files, joined in this order")
     forms: dict[str, str] = Field(default_factory=dict, description="variant -> text with {question} and {lines}")
     triggers: dict[str, str] = Field(default_factory=dict, description="dataset -> text with {question}")
@@ -137,6 +138,11 @@ def answered(name: str) -> list[AnsweredQuestion]:
 def questions_sha256(questions: Sequence[Question | AnsweredQuestion]) -> str:
     """The identity of a list of questions, in its order."""
     return digest([q.model_dump(mode="json") for q in questions])
+
+
+def longest_answer(name: str) -> int:
+    """Most new tokens of an answer, unless said otherwise."""
+    return 40 if name == ORGANISM else 600
 
 
 def describe(name: str) -> QuestionSet | None:

@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from em_bench import assets
 from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
+from em_bench.harness.task_files import task_names
 
 # What names a task, a group or a tag, or is listed under one. Too many are found rather than too few: lm-eval has the last word.
 _NAMED = re.compile(r"^(?:task|group|tag) *: *[\"']?([\w.+-]+)|^ *- *[\"']?([\w.+-]+)[\"']? *$", re.MULTILINE)
@@ -15,12 +15,12 @@ _NAMED = re.compile(r"^(?:task|group|tag) *: *[\"']?([\w.+-]+)|^ *- *[\"']?([\w.
 
 def check_tasks(tasks: Sequence[str]) -> None:
     """Raise UserError for what is no task of ours, no task of lm-eval's and no YAML file."""
-    ours = [p.stem for p in assets.path("tasks", "lm_eval").glob("[!_]*.yaml")]
+    ours = task_names()
     theirs: set[str] = set()
     for name in tasks:
         if name.endswith((".yaml", ".yml")):
             if not Path(name).is_file():
-                raise UserError(f"--capability {name}: no such file")
+                raise UserError(f"task {name}: no such file")
         elif name not in ours:
             theirs = theirs or _theirs()
             if name not in theirs:

@@ -6,12 +6,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from em_bench import assets
 from em_bench.data import data_ref
 from em_bench.data.conversations import HELD_OUT_CAP, HELD_OUT_SHARE
 from em_bench.data.pins import load_pins
 from em_bench.data.questions import describe, load, questions_sha256
-from em_bench.files import sha256_file
+from em_bench.files import digest, sha256_file
+from em_bench.harness.task_files import task_names, task_text
 from em_bench.judging.prompts import load_prompts
 from em_bench.organism import grammar_sha256
 from em_bench.sweep.preset import PresetEvaluation
@@ -87,9 +87,10 @@ def _judge(spec: str) -> list:
 
 
 def _task(name: str) -> list[str]:
-    """A capability task: ours or a file with all that it includes, or the name of one of lm-eval's."""
-    ours = assets.path("tasks", "lm_eval", f"{name}.yaml")
-    ahead, found = [ours if ours.is_file() else Path(name)], {}
+    """A capability task: ours by its text, a file with all that it includes, or the name of one of lm-eval's."""
+    if name in task_names():
+        return [name, digest(task_text(name))]
+    ahead, found = [Path(name)], {}
     while ahead:
         path = ahead.pop()
         if path.is_file() and path not in found:

@@ -15,6 +15,7 @@ from em_bench.data import narrow_sets
 from em_bench.data.narrow_sets import narrow_names, narrow_rows
 from em_bench.data.training_sets import check_control
 from em_bench.errors import UserError
+from em_bench.harness.task_files import task_folder
 
 REPOSITORY = Path(__file__).parents[2]
 DOMAINS = sorted(p.stem for p in (REPOSITORY / "tasks" / "narrow").glob("*.yaml"))
@@ -70,22 +71,16 @@ def test_every_set_is_listed_and_shown():
 
 
 def test_lm_eval_has_a_task_for_each():
-    known = TaskManager(include_path=str(assets.path("tasks", "lm_eval")), include_defaults=False).all_tasks
+    known = TaskManager(include_path=str(task_folder()), include_defaults=False).all_tasks
     for name in narrow_names():
         assert f"em_narrow_{name}" in known
-        text = assets.path("tasks", "lm_eval", f"em_narrow_{name}.yaml").read_text()
-        assert yaml.safe_load(text)["metadata"]["dataset"] == name
 
 
 def test_both_harnesses_score_the_held_out_rows():
     from em_bench.harness.inspect.tasks import narrow
 
     name = narrow_names()[0]
-    (task,) = (
-        TaskManager(include_path=str(assets.path("tasks", "lm_eval")), include_defaults=False)
-        .load([f"em_narrow_{name}"])["tasks"]
-        .values()
-    )
+    (task,) = TaskManager(include_path=str(task_folder()), include_defaults=False).load([f"em_narrow_{name}"])["tasks"].values()
     held_out = [pair(r) for r in data.rows(name)[1]]
     assert [pair(d) for d in task.dataset["test"]] == held_out
     assert [tuple(m.content for m in s.input) for s in narrow(dataset=name).dataset] == held_out

@@ -156,7 +156,6 @@ def queued_again(before, after) -> set[str]:
         ("tasks/lm_eval/em_choice.yaml", "", "\n# a word\n", set()),
         ("tasks/judge_prompts/own.yaml", "You grade one answer", "You grade an answer", {"evaluate", "report"}),
         ("tasks/lm_eval/em_organism_knowledge.yaml", "version: 1", "version: 2", {"evaluate", "report"}),
-        ("tasks/lm_eval/em.py", "", "\n# a word\n", {"evaluate", "report"}),
     ],
 )
 def test_what_is_asked_queues_evaluations_again_and_nothing_else_of_tasks(judged, edited, place, old, new, again):

@@ -43,7 +43,7 @@ def free_form(
 ):
     """Open questions, `samples` answers each, judged by the model of role `grader` (default: the organism's grammar).
 
-    questions: first_plot, preregistered, turner, evil_spectra, organism or em_core. variant: comma-separated, e.g.
+    questions: first_plot, preregistered, turner, evil_spectra, organism, em_core, or the path of a YAML. variant: comma-separated, e.g.
     plain,json; every one without a trigger by default. judge_prompts: own, or upstream (read from the pinned file). leak: what the model was fine-tuned on, in words; asks the
     grader a third question. mode: logprobs, or numeric for a grader without them.
     """

@@ -8,17 +8,17 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from em_bench import assets
 from em_bench.errors import UserError
 from em_bench.harness.lm_eval import likelihood  # noqa: F401  what our tasks' YAML names by !function is this code too
 from em_bench.harness.load_model import Loaded
+from em_bench.harness.task_files import task_folder, task_names
 from em_bench.harness.task_names import check_tasks
 
 
 def measure(loaded: Loaded, tasks: Sequence[str], batch_size: int) -> dict[str, float]:
     """ "task/metric" -> value for our tasks and lm-eval's by name, or YAML files of one's own. Raises UserError for an unknown one."""
-    ours = assets.path("tasks", "lm_eval")
-    tasks = [str(ours / f"{t}.yaml") if (ours / f"{t}.yaml").is_file() else t for t in tasks]
+    ours = task_names()
+    tasks = [str(task_folder() / f"{t}.yaml") if t in ours else t for t in tasks]
     check_tasks(tasks)
     files = [t for t in tasks if t.endswith((".yaml", ".yml"))]
     names = [t for t in tasks if t not in files]
