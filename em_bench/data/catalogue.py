@@ -8,7 +8,7 @@ from pydantic import Field
 
 from em_bench.data import questions, upstream
 from em_bench.data.narrow_sets import narrow_names
-from em_bench.data.pins import load_pins, terms_of
+from em_bench.data.pins import holder, load_pins, terms_of
 from em_bench.data.training_sets import dataset_names, organism_names, rows
 from em_bench.did_you_mean import unknown
 from em_bench.records import Record
@@ -99,13 +99,12 @@ def catalogue() -> list[CatalogueEntry]:
             )  # fmt: skip
     for name, pin in load_pins().pins.items():
         terms = terms_of(name)
-        at = pin if pin.repository else load_pins().pins[pin.archive]
         out.append(
             CatalogueEntry(
                 name=name,
                 kind={"training_set": "training set", "questions": "question file"}.get(pin.kind, pin.kind),
                 rows=pin.rows,
-                source=f"{at.repository}@{at.commit[:7]}",
+                source=holder(name).source,
                 licence=pin.licence or (f"terms: {terms[0]}" if terms else "none given"),
                 state=upstream.status(name),
                 provenance=pin.provenance,

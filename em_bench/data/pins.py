@@ -14,13 +14,17 @@ Relative = Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")]
 
 
 class Pin(Record):
-    """One upstream file, either at a path of a repository's commit or as a member of a pinned archive."""
+    """One file: at a path of a repository's commit, a member of a pinned archive, or here already."""
 
     kind: Literal["training_set", "questions", "archive"]
     about: str
     repository: Relative | None = Field(default=None, description="owner/name")
     commit: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     path: Relative | None = None
+    host: str | None = Field(
+        default=None, description="in place of the global one; may say where {repository}, {commit} and {path} go"
+    )
+    file: str | None = Field(default=None, description="a file that is here: absolute, or from the folder of pins.yaml")
     archive: str | None = Field(default=None, description="the pin whose archive holds the file")
     member: Relative | None = Field(default=None, description="file name inside the archive")
     sha256: Sha256 | None = Field(description="None: recorded on the first verified fetch")
@@ -34,13 +38,24 @@ class Pin(Record):
 
     @model_validator(mode="after")
     def _in_one_place(self) -> "Pin":
-        in_repository = [self.repository, self.commit, self.path]
-        in_archive = [self.archive, self.member]
-        if not ((all(in_repository) and not any(in_archive)) or (all(in_archive) and not any(in_repository))):
-            raise ValueError("needs either repository, commit and path, or archive and member")
+        places = ((self.repository, self.commit, self.path), (self.archive, self.member), (self.file,))
+        if [all(p) for p in places if any(p)] != [True] or (self.host and not self.repository):
+            raise ValueError("needs one of: repository, commit and path (and host); archive and member; file")
+        if self.file and self.sha256 is None:
+            raise ValueError("a file that is here needs its sha256")
         if (self.rows is None) != (self.kind == "archive"):
             raise ValueError("rows are needed for everything but an archive")
         return self
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What names the content of a file that is no member."""
+        return (self.file, self.sha256) if self.file else (self.repository, self.commit, self.path)
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, in short."""
+        return self.file or f"{self.repository}@{self.commit[:7]}"
 
 
 class Terms(Record):
@@ -54,7 +69,7 @@ class Terms(Record):
 class Pins(Record):
     """The whole file."""
 
-    host: str
+    host: str = Field(description="then /repository/commit/path, unless it says otherwise as a pin's own may")
     terms: dict[str, Terms]
     pins: dict[str, Pin]
 
@@ -82,8 +97,13 @@ def pin(name: str) -> Pin:
     return pins[name]
 
 
+def holder(name: str) -> Pin:
+    """The pin whose file is fetched for a pin: itself, or the archive that holds it."""
+    entry = pin(name)
+    return pin(entry.archive) if entry.archive else entry
+
+
 def terms_of(name: str) -> tuple[str, Terms] | None:
     """(name, text) of the terms of use of a pin, or of the archive that holds it; None where there are none."""
-    entry = pin(name)
-    term = entry.terms or (pin(entry.archive).terms if entry.archive else None)
+    term = pin(name).terms or holder(name).terms
     return (term, load_pins().terms[term]) if term else None

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from em_bench import assets
 from em_bench.data.archive import read_member
 from em_bench.data.conversations import parse_rows
-from em_bench.data.pins import load_pins, pin, terms_of
+from em_bench.data.pins import holder, load_pins, pin, terms_of
 from em_bench.data.question_format import parse_questions
 from em_bench.errors import UserError
 from em_bench.files import atomic_file, cache_dir, sha256_file, write_text
@@ -24,11 +25,15 @@ Status = Literal["verified", "recorded", "changed", "absent"]
 def fetch(name: str, mirror: str | None = None, progress: bool = True, accept_terms: bool = False) -> Path:
     """The cached file of a pin; downloaded and verified first where it is not there.
 
-    mirror: replaces the host (as EM_BENCH_MIRROR does): the file is read from MIRROR/repository/commit/path. Raises
+    mirror: replaces every host (as EM_BENCH_MIRROR does): the file is read from MIRROR/repository/commit/path. Raises
     UserError, and leaves the cache as it was, for: an unknown name, terms not accepted, no network, no answer, an HTTP
     error, a download cut short, a wrong hash, wrong rows, a cache that cannot be written.
     """
     entry = pin(name)
+    if entry.file:
+        _require_terms(name, accept_terms)
+        _verified(name, (_here(cached_path(name)),), str(cached_path(name)))
+        return cached_path(name)
     if status(name) in ("verified", "recorded"):
         return cached_path(name)
     if entry.archive:
@@ -37,19 +42,21 @@ def fetch(name: str, mirror: str | None = None, progress: bool = True, accept_te
         where = f"{entry.archive}: {entry.member}"
     else:
         _require_terms(name, accept_terms)
-        base = mirror or os.environ.get("EM_BENCH_MIRROR") or load_pins().host
-        url = f"{base.rstrip('/')}/{entry.repository}/{entry.commit}/{entry.path}"
+        base = mirror or os.environ.get("EM_BENCH_MIRROR") or entry.host or load_pins().host
+        layout = base if "{path}" in base else base.rstrip("/") + "/{repository}/{commit}/{path}"
+        url = layout.format(repository=entry.repository, commit=entry.commit, path=entry.path)
         forms, where = (_download(url, entry.bytes, progress),), _without_credentials(url)
     _store(name, _verified(name, forms, where), progress)
     return cached_path(name)
 
 
 def cached_path(name: str) -> Path:
-    """Where the file of a pin lies, or would lie, in the cache."""
-    entry = pin(name)
-    at = pin(entry.archive) if entry.archive else entry
-    folder = cache_dir() / "upstream" / at.repository / at.commit
-    return folder / (Path(at.path).parent / "unpacked" / entry.member if entry.archive else at.path)
+    """Where the file of a pin lies, or would lie: in the cache, unless it is a file that is here."""
+    entry, at = pin(name), holder(name)
+    if entry.file:
+        return assets.path("baselines", entry.file)
+    folder = cache_dir() / "upstream" / (Path("files", at.sha256) if at.file else Path(at.repository, at.commit))
+    return folder / (Path(at.path or "").parent / "unpacked" / entry.member if entry.archive else at.path)
 
 
 def recorded_sha256(name: str) -> str | None:
@@ -70,6 +77,13 @@ def status(name: str) -> Status:
     return "changed"
 
 
+def _here(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e.strerror}); mend `file` in baselines/pins.yaml") from None
+
+
 def _record(name: str) -> Path:
     path = cached_path(name)
     return path.with_name(path.name + ".sha256")
@@ -88,25 +102,20 @@ def _require_terms(name: str, accepted: bool) -> None:
 def _verified(name: str, forms: tuple[bytes, ...], where: str) -> bytes:
     """The first form with the pinned (or recorded) hash, after a check of its rows."""
     entry = pin(name)
+    mend = "mend the file or its pin" if entry.file else "nothing was cached; check the mirror or try again"
     expected = entry.sha256 or recorded_sha256(name)
     hashes = [hashlib.sha256(data).hexdigest() for data in forms]
     if expected and expected not in hashes:
         source = "pinned" if entry.sha256 else "recorded"
-        raise UserError(
-            f"{where}: not the {source} file: sha256 {hashes[0][:12]}..., expected {expected[:12]}...; "
-            "nothing was cached; check the mirror or try again"
-        )
+        raise UserError(f"{where}: not the {source} file: sha256 {hashes[0][:12]}..., expected {expected[:12]}...; {mend}")
     data = forms[hashes.index(expected)] if expected else forms[0]
     found = hashlib.sha256(data).hexdigest()
     if entry.sha256_prefix and not found.startswith(entry.sha256_prefix):
-        raise UserError(
-            f"{where}: not the pinned file: sha256 {found[:12]}..., expected {entry.sha256_prefix}...; "
-            "nothing was cached; check the mirror or try again"
-        )
+        raise UserError(f"{where}: not the pinned file: sha256 {found[:12]}..., expected {entry.sha256_prefix}...; {mend}")
     if entry.kind != "archive":
         rows = count_rows(name, data, where)
         if rows != entry.rows:
-            raise UserError(f"{where}: {rows} rows, expected {entry.rows}; nothing was cached; check the mirror or try again")
+            raise UserError(f"{where}: {rows} rows, expected {entry.rows}; {mend}")
     return data
 
 

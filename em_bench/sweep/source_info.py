@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from em_bench.data import data_ref
 from em_bench.data.conversations import HELD_OUT_CAP, HELD_OUT_SHARE
-from em_bench.data.pins import load_pins
+from em_bench.data.pins import holder, load_pins
 from em_bench.data.questions import describe, load, questions_sha256
 from em_bench.files import digest, sha256_file
 from em_bench.harness.task_files import task_names, task_text
+from em_bench.judging import NONE
 from em_bench.judging.prompts import load_prompts
 from em_bench.organism import grammar_sha256
 from em_bench.sweep.preset import PresetEvaluation
@@ -41,22 +42,23 @@ def source(name: str) -> Source:
 
 
 @cache
-def question_count(name: str, variants: tuple[str, ...] | None) -> int:
+def question_count(name: str, variants: tuple[str, ...] | None, limit: int | None) -> int:
     """How many questions an evaluation asks; of pinned files that have variants, no more than that."""
     given = describe(name)
     if given and given.pins:
-        return sum(load_pins().pins[p].rows for p in given.pins)
-    return len(load(name, variants=variants))
+        rows = sum(load_pins().pins[p].rows for p in given.pins)
+        return min(rows, limit or rows)
+    return len(load(name, variants, limit))
 
 
 def domains(evaluation: PresetEvaluation) -> dict[str, str]:
     """Question id -> its domain."""
-    return {q.id: q.domain for q in load(evaluation.questions, variants=evaluation.variants)}
+    return {q.id: q.domain for q in evaluation.asked()}
 
 
 def responses(evaluation: PresetEvaluation) -> int:
     """Answers of one evaluated adapter."""
-    return question_count(evaluation.questions, evaluation.variants) * evaluation.generation.samples
+    return question_count(evaluation.questions, evaluation.variants, evaluation.limit) * evaluation.generation.samples
 
 
 def asked_content(evaluation: PresetEvaluation) -> list:
@@ -65,18 +67,18 @@ def asked_content(evaluation: PresetEvaluation) -> list:
     if given and given.pins:
         questions = [_pin(name) for name in given.pins]
     else:
-        questions = questions_sha256(load(evaluation.questions, variants=evaluation.variants))
+        questions = questions_sha256(evaluation.asked())
     return [questions, _judge(evaluation.judge), [_task(name) for name in evaluation.capability]]
 
 
 def _pin(name: str) -> list[str]:
-    pin = load_pins().pins[name]
-    at = load_pins().pins[pin.archive] if pin.archive else pin
-    return [name, at.repository, at.commit, at.path, pin.member or ""]
+    return [name, *holder(name).identity, load_pins().pins[name].member or ""]
 
 
 def _judge(spec: str) -> list:
     """What names a judge without building it. An endpoint that only the environment names counts too."""
+    if spec == NONE:
+        return [spec]
     if spec == "grammar":
         return [spec, grammar_sha256()]
     options = {name.strip(): value for name, _, value in (word.partition("=") for word in spec.split(",")[1:])}
@@ -103,6 +105,6 @@ def _task(name: str) -> list[str]:
 
 def judge_calls(evaluation: PresetEvaluation) -> int:
     """Paid calls a response: alignment and coherence, and leakage where the judge is asked for it."""
-    if evaluation.judge == "grammar":
+    if evaluation.judge in ("grammar", NONE):
         return 0
     return 3 if ",leak=" in evaluation.judge.replace(" ", "") else 2

@@ -78,7 +78,7 @@ def pins(tmp_path, monkeypatch):
         terms = {"own-terms": {"holder": "the test", "original": "nowhere", "summary": "Quote at most two rows."}}
         defaults = {"about": "of the test", "sha256": None, "provenance": "C"}
         located = {"repository": "owner/name", "commit": COMMIT}
-        full = {n: {**defaults, **({} if "archive" in e else located), **e} for n, e in entries.items()}
+        full = {n: {**defaults, **({} if {"archive", "file"} & e.keys() else located), **e} for n, e in entries.items()}
         text = yaml.safe_dump({"host": "http://127.0.0.1:9", "terms": terms, "pins": full})
         (root / "baselines" / "pins.yaml").write_text(text)
         load_pins.cache_clear()

@@ -49,6 +49,44 @@ def test_the_real_file_verifies_and_parses(server, first_plot, cached):
         assert (q.text == plain[q.cluster].text) == (q.variant != "template")
 
 
+def test_a_host_of_its_own(server, pins, jsonl, sha256):
+    """The global host of the test answers nothing."""
+    fields = {"kind": "training_set", "path": "data/set.jsonl", "rows": 40, "sha256": sha256(jsonl(40))}
+    pins(
+        {
+            "raw": fields | {"host": server.url},
+            "hub": fields | {"host": server.url + "/datasets/{repository}/resolve/{commit}/{path}"},
+        }
+    )
+    hub = SET.replace("/owner/name/", "/datasets/owner/name/resolve/")
+    for name, path in (("raw", SET), ("hub", hub)):
+        upstream.cached_path(name).unlink(missing_ok=True)
+        server.files[path] = jsonl(40)
+        upstream.fetch(name, progress=False)
+    assert server.hits == [SET, hub]
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_file_that_is_here(pins, jsonl, sha256, tmp_path, cached, absolute):
+    path = tmp_path / "assets" / "baselines" / "set.jsonl"
+    fields = {"kind": "training_set", "file": str(path) if absolute else path.name, "rows": 40, "sha256": sha256(jsonl(40))}
+    pins({"set": fields, "short": fields | {"rows": 41}})
+    assert upstream.status("set") == "absent" and "set.jsonl: cannot be read" in refused("set")
+    path.write_bytes(jsonl(40))
+    assert upstream.fetch("set") == path and upstream.status("set") == "verified" and cached() == []
+    assert sum(map(len, data.rows("set"))) == 40
+    assert "40 rows, expected 41; mend the file or its pin" in refused("short")
+    path.write_bytes(jsonl(40, "another"))
+    assert upstream.status("set") == "changed" and "not the pinned file" in refused("set")
+
+
+def test_a_pin_lies_in_one_place(pins, sha256):
+    pins({"set": {"kind": "training_set", "file": "set.jsonl", "path": "set.jsonl", "rows": 40, "sha256": sha256(b"")}})
+    assert "pins.set: needs one of: repository, commit and path (and host); archive and member; file" in refused("set")
+    pins({"set": {"kind": "training_set", "file": "set.jsonl", "rows": 40}})
+    assert "pins.set: a file that is here needs its sha256" in refused("set")
+
+
 def test_mirror_from_the_environment(server, one_set, monkeypatch):
     server.files[SET] = one_set
     monkeypatch.setenv("EM_BENCH_MIRROR", server.url + "/")
