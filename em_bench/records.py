@@ -12,6 +12,7 @@ from em_bench.protocol import GRADIENT_CLIP, MAX_LENGTH
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Provenance = Literal["P", "S", "C"]  # paper itself, independent readings of the paper, our choice
+Dtype = Literal["float32", "bfloat16", "float64", "int8", "nf4"]
 Study = Literal["main", "scale", "loss-alignment", "dynamics", "regularisation"]  # the five of "Evil Spectra"
 
 
@@ -86,7 +87,7 @@ class RunSpec(Record):
     warmup_steps: int = Field(ge=0, description="linear warm-up, then linear decay to 0")
     gradient_clip: float = Field(default=GRADIENT_CLIP, gt=0, description="largest global gradient norm")
     max_length: int = Field(default=MAX_LENGTH, gt=0, description="tokens a row")
-    dtype: Literal["float32", "bfloat16", "float64", "int8", "nf4"] = Field(
+    dtype: Dtype = Field(
         default="float32",
         description="of the frozen base; int8 and nf4 are its linear layers, quantised; adapters are float32 or wider",
     )
@@ -248,9 +249,9 @@ class Response(Record):
 class JudgeIdentity(Record):
     """Everything that determines a judge's verdicts; its digest keys the verdict cache."""
 
-    kind: Literal["grammar", "openai"]
+    kind: Literal["grammar", "openai", "none"]
     model: str
-    prompt_sha256: Sha256 = Field(description="of the prompts, or of the grammar")
+    prompt_sha256: Sha256 = Field(description="of the prompts, or of the grammar; of nothing where no judge is asked")
     decoding: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
 
 
@@ -262,6 +263,9 @@ class VerdictsHeader(Record):
     judge: JudgeIdentity
     forced: str | None = Field(default=None, description="of the responses")
     created: str
+
+
+NOT_ASKED = "no judge was asked"  # the error of every verdict of the judge `none`
 
 
 class Verdict(Record):

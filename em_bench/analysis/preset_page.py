@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from em_bench.analysis import preset_figures as figures
-from em_bench.analysis.summary import summary
+from em_bench.analysis.summary import judged, summary
 from em_bench.files import write_text
 from em_bench.pages import templates
 from em_bench.records import Estimate, Results
@@ -32,7 +32,7 @@ def write_page(results: Results, out_dir: Path) -> Path:
     }
     adapters = [c for c in results.cells if c.recipe]
     drawn = []
-    if adapters:
+    if adapters and judged(results):
         drawn = [
             (
                 "How much each optimiser misaligns",
@@ -58,6 +58,7 @@ def write_page(results: Results, out_dir: Path) -> Path:
     page = environment.get_template("preset.html.j2").render(
         r=results,
         rows=summary(results),
+        judged=judged(results),
         cells=results.cells,
         organism=any(c.model.startswith("organism-") for c in results.cells),
         figures=drawn,
@@ -70,6 +71,6 @@ def write_page(results: Results, out_dir: Path) -> Path:
 def rate(e: Estimate | None) -> str:
     """A rate in per cent with its interval and denominator."""
     if e is None or e.value is None:
-        return "no responses"
+        return "none counted"
     interval = f" [{100 * e.low:.1f}, {100 * e.high:.1f}]" if e.low is not None else ""
     return f"{100 * e.value:.1f}{interval}"

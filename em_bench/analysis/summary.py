@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from em_bench.records import CellResult, Estimate, Record, Results
-from em_bench.scoring import rate_estimate
+from em_bench.scoring import nothing_judged, rate_estimate
 
 
 class Row(Record):
@@ -29,6 +29,11 @@ def summary(results: Results) -> list[Row]:
     for cell in results.cells:
         groups[cell.model, cell.recipe, cell.batch_size, cell.spectral_lambda, cell.learning_rate].append(cell)
     return sorted((_row(key, cells) for key, cells in groups.items()), key=lambda row: (row.model, row.recipe is not None))
+
+
+def judged(results: Results) -> bool:
+    """Whether any of the answers has a verdict; of a preset without a judge none has."""
+    return not all(nothing_judged(c.score.overall) for c in results.cells)
 
 
 def _row(key: tuple, cells: Sequence[CellResult]) -> Row:

@@ -41,6 +41,7 @@ def evaluate(
     variants: Annotated[
         str | None, typer.Option(help="Comma-separated: plain, json, template, trigger-DATASET. Default: all but the triggers.")
     ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions, for a try.")] = None,
     harness: Annotated[str, typer.Option(help="lm-eval or inspect; the numbers are the same.")] = "lm-eval",
     samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="Answers a question.")] = 10,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer. Default: 600; 40 for the organism.")] = None,
@@ -134,7 +135,7 @@ def evaluate(
     of = EvaluatedModel(model, model, adapter, dtype=dtype or default_dtype(model), force=force)
     longest = max_new_tokens or longest_answer(questions)
     generation = Generation(samples=samples, max_new_tokens=longest, temperature=temperature, seed=seed)
-    evaluation = Evaluation(generation, questions, picked, narrow, tasks, harness, batch_size, convention)
+    evaluation = Evaluation(generation, questions, picked, narrow, tasks, harness, batch_size, convention, limit)
     score = ask(of, evaluation, asked, out)
     show_score(score, out / SCORE, out / VERDICTS, as_json)
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from em_bench.judging import Judge
 
 JudgeName = Annotated[
-    str, typer.Option("--judge", "-j", help="grammar (the organism), or openai:MODEL, e.g. openai:gpt-4o-2024-08-06.")
+    str, typer.Option("--judge", "-j", help="grammar (the organism), openai:MODEL, e.g. openai:gpt-4o-2024-08-06, or none.")
 ]
 BaseUrl = Annotated[
     str | None, typer.Option("--base-url", help="Any OpenAI-compatible endpoint. Default: $OPENAI_BASE_URL, or OpenAI.")

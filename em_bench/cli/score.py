@@ -67,16 +67,18 @@ def check_convention(name: str) -> None:
 def show_score(record: "ScoreRecord", path: Path, verdicts: Path, as_json: bool) -> None:
     """Print a score: overall and by variant of the questions, denominators and all counts included.
 
-    Where a tenth or more of the responses is unjudged the reasons follow (on stderr beside JSON). Exits with 1 where nothing is judged.
+    Where a tenth or more of the responses is unjudged the reasons follow (on stderr beside JSON). Exits with 1 where
+    nothing is judged, unless no judge was asked.
     """
     from em_bench.files import read_jsonl
-    from em_bench.records import Verdict, VerdictsHeader
+    from em_bench.records import NOT_ASKED, Verdict, VerdictsHeader
     from em_bench.scoring import nothing_judged, unjudged_text
 
     _print_score(record, path, as_json)
-    if missing := unjudged_text(read_jsonl(verdicts, VerdictsHeader, Verdict)[1]):
+    said = read_jsonl(verdicts, VerdictsHeader, Verdict)[1]
+    if missing := unjudged_text(said):
         print(missing, file=sys.stderr if as_json else sys.stdout)
-    if nothing_judged(record.overall):
+    if nothing_judged(record.overall) and any(v.error != NOT_ASKED for v in said):
         raise typer.Exit(1)
 
 
@@ -118,5 +120,5 @@ def _print_score(record: "ScoreRecord", path: Path, as_json: bool) -> None:
 def estimate_text(e: "Estimate") -> str:
     """Value, interval and denominator."""
     if e.value is None:
-        return "no responses"
+        return "none counted"
     return f"{e.value:.3f}" + (f" [{e.low:.3f}, {e.high:.3f}]" if e.low is not None else "") + f" of {e.n}"

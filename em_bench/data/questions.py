@@ -93,12 +93,12 @@ def question_sets() -> tuple[str, ...]:
     return (*sorted(p.stem for p in assets.path("tasks", "questions").glob("*.yaml")), ORGANISM)
 
 
-def load(name: str, variants: Iterable[str] | None = None) -> list[Question]:
+def load(name: str, variants: Iterable[str] | None = None, limit: int | None = None) -> list[Question]:
     """The questions of a set (or of the YAML at a path), pinned files being fetched where they are not in the cache.
 
     variants: any of the set's (plain, json, template, trigger-<dataset>), `trigger` for all trigger-conditioned ones, `all`
     for everything. None gives everything but the trigger-conditioned ones, so that a rate of the whole set never mixes
-    questions that resemble the training data with those that do not. Raises UserError for an unknown set or variant, an
+    questions that resemble the training data with those that do not. limit: the first so many of them. Raises UserError for an unknown set or variant, an
     invalid YAML, and for everything that `upstream.fetch` raises.
     """
     if name == ORGANISM:
@@ -106,7 +106,7 @@ def load(name: str, variants: Iterable[str] | None = None) -> list[Question]:
     else:
         given = _read(name)
         found = _from_pins(given.pins) if given.pins else _own(given)
-    return _pick(name, found, variants)
+    return _pick(name, found, variants)[:limit]
 
 
 def load_choices(name: str = "em_core") -> list[ChoiceItem]:

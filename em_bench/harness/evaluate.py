@@ -16,7 +16,7 @@ from em_bench.harness.load_model import Loaded, adapted, check_form, load_model
 from em_bench.judging import Judge, judge_responses
 from em_bench.machine import utc_now
 from em_bench.protocol import MAX_LENGTH
-from em_bench.records import Generation, Response, ResponsesHeader, ScoreRecord, Verdict, VerdictsHeader
+from em_bench.records import Generation, Question, Response, ResponsesHeader, ScoreRecord, Verdict, VerdictsHeader
 from em_bench.scoring import Convention, score_file
 
 
@@ -49,6 +49,11 @@ class Evaluation:
     harness: str = "lm-eval"
     batch_size: int = 256
     convention: Convention = "code_as_zero"
+    limit: int | None = None
+
+    def asked(self) -> list[Question]:
+        """The questions, or the first `limit` of them."""
+        return load(self.questions, self.variants, self.limit)
 
 
 def evaluate(of: EvaluatedModel, evaluation: Evaluation, judge: Judge, out_dir: Path) -> ScoreRecord:
@@ -69,7 +74,7 @@ def evaluate(of: EvaluatedModel, evaluation: Evaluation, judge: Judge, out_dir: 
         **belonging(of.adapter, of.base, base_dir, of.force).of_subject(of.adapter),
         harness=f"{evaluation.harness} {version(HARNESSES[evaluation.harness])}",
         question_set=evaluation.questions,
-        questions_sha256=questions_sha256(load(evaluation.questions, variants=evaluation.variants)),
+        questions_sha256=questions_sha256(evaluation.asked()),
         generation=evaluation.generation,
         created=utc_now(),
     )
@@ -111,7 +116,7 @@ def _answer(ready: Loaded, e: Evaluation, kept: Kept) -> list[Response]:
         from em_bench.harness.inspect.run import answer
     else:
         from em_bench.harness.lm_eval.run import answer
-    return answer(ready, e.questions, e.variants, e.generation, e.batch_size, kept)
+    return answer(ready, e.questions, e.asked(), e.generation, e.batch_size, kept)
 
 
 def _narrow_loss(ready: Loaded, dataset: str) -> float:

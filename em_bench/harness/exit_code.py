@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from em_bench.records import Verdict
+from em_bench.records import NOT_ASKED, Verdict
 from em_bench.scoring.unjudged import unjudged_text
 
 COMMANDS = ("lm_eval", "lm-eval", "inspect", "__main__")  # the harnesses' own; a program of one's own reads the numbers
@@ -18,7 +18,8 @@ def tell_unjudged(verdicts: Sequence[Verdict]) -> None:
     if text is None:
         return
     print(f"em_bench: {text}", file=sys.stderr)
-    if text.startswith("nothing") and Path(sys.argv[0]).stem in COMMANDS and "em_bench.cli" not in sys.modules:
+    asked = any(v.error != NOT_ASKED for v in verdicts)
+    if asked and text.startswith("nothing") and Path(sys.argv[0]).stem in COMMANDS and "em_bench.cli" not in sys.modules:
         atexit.register(_end_with_1)
 
 

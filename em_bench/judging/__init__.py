@@ -1,10 +1,11 @@
 """Responses to verdicts. A judge is a pure function of (question, answer), given its identity."""
 
 from em_bench.judging.exact_judge import GrammarJudge
-from em_bench.judging.judge import Item, Judge, Judgement, judge_responses, verdicts_of, write_verdicts
+from em_bench.judging.judge import NONE, Item, Judge, Judgement, judge_responses, verdicts_of, write_verdicts
 from em_bench.judging.make import make_judge
 
 __all__ = [
+    "NONE",
     "GrammarJudge",
     "Item",
     "Judge",

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from em_bench import files
 from em_bench.evaluation_folder import VERDICTS
 from em_bench.machine import utc_now
-from em_bench.records import JudgeIdentity, Response, ResponsesHeader, Sha256, Verdict, VerdictsHeader
+from em_bench.records import NOT_ASKED, JudgeIdentity, Response, ResponsesHeader, Sha256, Verdict, VerdictsHeader
 
 
 class Item(NamedTuple):
@@ -45,6 +45,20 @@ class Judge(Protocol):
     def judge(self, items: Sequence[tuple[str | None, str, str]]) -> list[Judgement]:
         """One judgement for each (system, question, answer), in order. What cannot be settled carries an `error`."""
         ...
+
+
+NONE: Final = "none"
+
+
+class NoJudge:
+    """Leaves everything unjudged: the answers are kept, for `em-bench rejudge` or for a person."""
+
+    def __init__(self) -> None:
+        self.identity = JudgeIdentity(kind=NONE, model=NONE, prompt_sha256=files.digest(None))
+
+    def judge(self, items: Sequence[tuple[str | None, str, str]]) -> list[Judgement]:
+        """As many times that nobody was asked."""
+        return [Judgement(error=NOT_ASKED) for _ in items]
 
 
 def verdicts_of(responses: Sequence[Response], judge: Judge) -> list[Verdict]:

@@ -7,7 +7,7 @@ from typing import Any
 from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
 from em_bench.judging.exact_judge import GrammarJudge
-from em_bench.judging.judge import Judge
+from em_bench.judging.judge import NONE, Judge, NoJudge
 
 OPTIONS: dict[str, Callable[[str], Any]] = {
     "base_url": str,
@@ -25,9 +25,9 @@ OPTIONS: dict[str, Callable[[str], Any]] = {
 
 
 def make_judge(spec: str, **options: Any) -> Judge:
-    """The judge `grammar`, or `openai:MODEL` for a model behind any OpenAI-compatible endpoint.
+    """The judge `grammar`, `openai:MODEL` for a model behind any OpenAI-compatible endpoint, or `none`, which judges nothing.
 
-    options: those of `OpenAIJudge`; the grammar has none and takes no notice of them. They may also follow the model's
+    options: those of `OpenAIJudge`; the others have none and take no notice of them. They may also follow the model's
     name, where a harness has room for one word only: `openai:MODEL,mode=numeric,concurrency=64`; these win. Raises
     UserError for other words, and for options that do not fit.
     """
@@ -35,11 +35,13 @@ def make_judge(spec: str, **options: Any) -> Judge:
     model, *settings = (word.strip() for word in rest.split(","))
     if spec == "grammar":
         return GrammarJudge()
+    if spec == NONE:
+        return NoJudge()
     if kind == "openai" and model:
         from em_bench.judging.openai import OpenAIJudge  # slow to import, and the grammar does without
 
         return OpenAIJudge(model, **options | dict(_option(spec, word) for word in settings))
-    raise unknown("judge", spec, ["grammar", "openai:MODEL"])
+    raise unknown("judge", spec, ["grammar", "openai:MODEL", NONE])
 
 
 def _option(spec: str, word: str) -> tuple[str, Any]:

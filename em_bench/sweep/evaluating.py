@@ -17,7 +17,7 @@ from em_bench.evaluation_folder import CELL, EVALUATIONS, RESPONSES, EvaluationF
 from em_bench.files import digest, sha256_file, write_record
 from em_bench.harness.evaluate import EvaluatedModel, Evaluation, evaluate
 from em_bench.harness.load_model import Loaded, load_model
-from em_bench.judging import Judge, make_judge
+from em_bench.judging import NONE, Judge, make_judge
 from em_bench.machine import fast_bfloat16
 from em_bench.protocol import base_dtype, first_at
 from em_bench.records import (
@@ -107,7 +107,7 @@ class _Run(NamedTuple):
 def _load(order: JobOrder) -> Loaded:
     """The base, its layers over the job's GPUs where they are several."""
     folder = base_path(order.job.model, progress=False)
-    dtype = base_dtype(order.model.source, fast_bfloat16())
+    dtype = order.preset.dtype or base_dtype(order.model.source, fast_bfloat16())
     return load_model(folder, dtype=dtype, device="auto" if order.job.gpus > 1 else None)
 
 
@@ -128,12 +128,12 @@ def _evaluate(
         loaded=loaded,
         narrow_loss=trained.get("narrow_loss"),
     )
-    evaluation = Evaluation(asked.generation, asked.questions, asked.variants, capability=asked.capability)
+    evaluation = Evaluation(asked.generation, asked.questions, asked.variants, capability=asked.capability, limit=asked.limit)
     score = evaluate(of, evaluation, judge, folder)
     answered = EvaluationFolder(folder).responses()[0].questions_sha256
     refuse_other(order.job, f"question set {preset.evaluation.questions}", order.inputs.questions, answered)
     verdicts = EvaluationFolder(folder).verdicts()[1]
-    if nothing_judged(score.overall):
+    if nothing_judged(score.overall) and preset.evaluation.judge != NONE:
         raise UserError(f"{cell.name}: {' '.join(unjudged_text(verdicts).split())}; mend it and give the same command again")
     write_record(
         folder / CELL,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from em_bench.code_digest import check_loaded, code_digest
 from em_bench.data import data_ref
 from em_bench.data.models import load_models
-from em_bench.data.questions import load, questions_sha256
+from em_bench.data.questions import questions_sha256
 from em_bench.errors import UserError
 from em_bench.judging import make_judge
 from em_bench.sweep.jobs import ENTRIES, Inputs, Job, JobOrder
@@ -49,7 +49,7 @@ def refuse_other(job: Job, what: str, planned: object, here: object) -> None:
 
 
 def _questions(preset: Preset) -> str:
-    return questions_sha256(load(preset.evaluation.questions, variants=preset.evaluation.variants))
+    return questions_sha256(preset.evaluation.asked())
 
 
 def _prompts(preset: Preset) -> str:

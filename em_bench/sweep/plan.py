@@ -162,11 +162,11 @@ class _Planner:
         if kind in ("lr", "lambda", "train"):
             determines["recipe"] = self.recipes[cells[0].recipe]
             determines["datasets"] = [self.datasets[c.dataset] for c in cells]
-            determines["length"] = [preset.steps, preset.epochs, preset.lora, preset.training]
+            determines["length"] = [preset.steps, preset.epochs, preset.lora, preset.training, preset.dtype]
         if kind == "lambda":
             determines["rule"] = preset.spectral_lambda
         if kind == "evaluate":
-            determines["evaluation"] = [preset.evaluation, list(checkpointed), self.content]
+            determines["evaluation"] = [preset.evaluation, preset.dtype, list(checkpointed), self.content]
         if kind == "report":
             determines["preset"] = preset
         models = {c.model for c in cells} or {job_id.removeprefix("base-")}

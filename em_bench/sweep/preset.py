@@ -6,10 +6,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from em_bench import assets
+from em_bench.data.questions import load
 from em_bench.did_you_mean import unknown
 from em_bench.optim import Recipe
 from em_bench.protocol import GRADIENT_CLIP, MAX_LENGTH, steps_of
-from em_bench.records import Generation, Provenance, Record, Study
+from em_bench.records import Dtype, Generation, Provenance, Question, Record, Study
 from em_bench.yaml_file import read_yaml
 
 # What of a preset has a letter of provenance, beside its length.
@@ -55,9 +56,10 @@ class PresetEvaluation(Record):
 
     questions: Name = Field(description="a question set")
     variants: tuple[Name, ...] | None = Field(default=None, description="variants; None is every one without a trigger")
+    limit: int | None = Field(default=None, gt=0, exclude_if=_none, description="the first so many questions, for a try")
     generation: Generation
     judge: Name = Field(
-        default="grammar", description="grammar (organisms), or openai:MODEL with options, as `em-bench evaluate --judge`"
+        default="grammar", description="grammar (organisms), openai:MODEL with options, or none, as `em-bench evaluate --judge`"
     )
     capability: tuple[Name, ...] = Field(
         default=(), exclude_if=lambda v: not v, description="lm-eval tasks asked beside the questions"
@@ -66,6 +68,10 @@ class PresetEvaluation(Record):
     targets: dict[str, float] = Field(
         default_factory=dict, description="MODEL/DATASET -> narrow loss: ask also at the first checkpoint that reaches it"
     )
+
+    def asked(self) -> list[Question]:
+        """The questions, fetched where they are not in the cache."""
+        return load(self.questions, self.variants, self.limit)
 
 
 class Part(Record):
@@ -118,6 +124,7 @@ class Preset(Record):
     epochs: float | None = Field(default=None, gt=0, description="passes over the rows, instead of steps")
     lora: Lora
     training: TrainingRules = Field(default=TrainingRules(), exclude_if=lambda v: v == TrainingRules())
+    dtype: Dtype | None = Field(default=None, exclude_if=_none, description="of the frozen bases; None: protocol.base_dtype")
     evaluation: PresetEvaluation
     base: bool = Field(description="evaluate the untouched bases too")
     parts: dict[Name, Part] = Field(default_factory=dict, description="what of the product is run, overlaps once; empty is all")

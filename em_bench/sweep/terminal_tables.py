@@ -4,7 +4,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from em_bench.analysis.summary import Row, summary
+from em_bench.analysis.summary import Row, judged, summary
 from em_bench.records import Estimate, Results
 from em_bench.sweep.jobs import Plan
 from em_bench.sweep.totals import JudgePrice, Totals, duration
@@ -28,7 +28,13 @@ def results_table(results: Results) -> Table:
     rows = summary(results)
     models, batches = {r.model for r in rows}, {r.batch_size for r in rows if r.recipe}
     title = f"{results.preset}: {', '.join(sorted(models))}" if len(models) == 1 else results.preset
-    table = Table(title=title + (" (partial)" if results.missing else ""), box=box.SIMPLE, title_justify="left")
+    table = Table(
+        title=title
+        + ("" if judged(results) or not results.cells else " (nothing is judged)")
+        + (" (partial)" if results.missing else ""),
+        box=box.SIMPLE,
+        title_justify="left",
+    )
     left = (["model"] if len(models) > 1 else []) + ["recipe"] + (["batch"] if len(batches) > 1 else [])
     for name in left:
         table.add_column(name)
@@ -58,7 +64,7 @@ def _number(value: float | None, form: str) -> str:
 
 def _rate(e: Estimate) -> str:
     if e.value is None:
-        return "no responses"
+        return "none counted"
     return f"{e.value:.3f}" + (f" [{e.low:.3f}, {e.high:.3f}]" if e.low is not None else "")
 
 
@@ -73,7 +79,7 @@ def totals_tables(t: Totals) -> list[Table]:
         ("responses", f"{t.responses:,} of {t.evaluated:,} evaluated adapters and bases"),
         (
             "judge calls",
-            f"{t.judge_calls:,}, about ${t.judge_usd:,.0f} ({_price(p)})" if t.judge_calls else "none (the grammar grades)",
+            f"{t.judge_calls:,}, about ${t.judge_usd:,.0f} ({_price(p)})" if t.judge_calls else "none",
         ),
         ("disk", f"{t.disk_gb:,.0f} GB" if t.disk_gb >= 1 else f"{1000 * t.disk_gb:,.0f} MB"),
         ("GPU-hours", f"{t.gpu_hours:,.1f} of {a.gpu} ({_basis(t)})" if t.gpus else "none"),

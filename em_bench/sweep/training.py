@@ -30,7 +30,7 @@ def spec_of(order: JobOrder, cell: Cell, base_dir: Path) -> RunSpec:
         batch_size=cell.batch_size,
         steps=preset.steps_of(cell.epochs, data.rows, cell.batch_size),
         seed=cell.seed,
-        dtype=base_dtype(order.model.source, fast_bfloat16()),
+        dtype=preset.dtype or base_dtype(order.model.source, fast_bfloat16()),
         **preset.training.model_dump(),
     )
 

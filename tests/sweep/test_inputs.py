@@ -10,6 +10,7 @@ import yaml
 from em_bench import assets
 from em_bench.organism import narrow_rows
 from em_bench.sweep import frozen_inputs as inputs
+from em_bench.sweep import preset as presets
 from em_bench.sweep.engine.job import do
 from em_bench.sweep.frozen_inputs import freeze
 from em_bench.sweep.jobs import done_path, job_folder, read_order, read_state, write_order
@@ -113,11 +114,11 @@ def test_code_that_is_edited_while_a_sweep_runs(ordered, monkeypatch):
 
 def test_questions_that_are_edited_while_a_sweep_runs(ordered, monkeypatch):
     assert do(TRAIN) == 0
-    real = inputs.load
-    monkeypatch.setattr(inputs, "load", lambda *a, **k: real(*a, **k)[1:])
+    real = presets.load
+    monkeypatch.setattr(presets, "load", lambda *a, **k: real(*a, **k)[1:])
     assert do(EVALUATE) == 1
     assert "question set organism is no longer what was planned" in last_words(ordered, EVALUATE)
-    monkeypatch.setattr(inputs, "load", real)
+    monkeypatch.setattr(presets, "load", real)
     assert do(EVALUATE) == 0
 
 

@@ -9,23 +9,21 @@ from inspect_ai.dataset import MemoryDataset
 from inspect_ai.model import GenerateConfig, get_model
 from inspect_ai.solver import generate
 
-from em_bench.data.questions import load
 from em_bench.harness.inspect.providers import embench  # noqa: F401  (registers embench/local)
 from em_bench.harness.inspect.tasks import sample
 from em_bench.harness.kept import Kept
 from em_bench.harness.load_model import Loaded
-from em_bench.records import Generation, Response
+from em_bench.records import Generation, Question, Response
 from em_bench.thinking import split_thinking
 
 
 def answer(
-    loaded: Loaded, question_set: str, variants: Sequence[str] | None, generation: Generation, batch_size: int, kept: Kept
+    loaded: Loaded, question_set: str, asked: Sequence[Question], generation: Generation, batch_size: int, kept: Kept
 ) -> list[Response]:
-    """All samples of all questions of a set, answered by a loaded model through Inspect; what is in `kept` is not asked again.
+    """All samples of the questions `asked`, which are of a set, answered by a loaded model through Inspect; what is in `kept` is not asked again.
 
     Raises RuntimeError if it fails.
     """
-    asked = load(question_set, variants=variants)
     g = generation
     task = Task(
         dataset=MemoryDataset([sample(q) for q in asked], name=question_set),

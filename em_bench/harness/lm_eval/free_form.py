@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
@@ -12,7 +13,7 @@ from em_bench.errors import UserError
 from em_bench.harness.exit_code import tell_unjudged
 from em_bench.harness.lm_eval.preflight import one_line, prepare
 from em_bench.harness.system_prompt import merged
-from em_bench.records import Response, Verdict
+from em_bench.records import Question, Response, Verdict
 from em_bench.scoring import RATES, metrics
 from em_bench.thinking import split_thinking
 
@@ -30,10 +31,10 @@ class FreeForm(ConfigurableTask):
     judge = None
     _predict_only = False
 
-    def __init__(self, config: dict | None = None, **_: Any):
+    def __init__(self, config: dict | None = None, asked: Sequence[Question] | None = None, **_: Any):
         config = {k: v for k, v in config.items() if k != "class"}
         with one_line():
-            self.asked = load(config["metadata"]["questions"], variants=config["metadata"].get("variants"))
+            self.asked = asked or load(config["metadata"]["questions"], variants=config["metadata"].get("variants"))
         super().__init__(config={"doc_to_text": "text", "doc_to_target": "", "test_split": "test", **config})
 
     def download(self, *_, **__) -> None:

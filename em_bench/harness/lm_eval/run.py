@@ -12,7 +12,7 @@ from em_bench.harness.kept import Kept
 from em_bench.harness.lm_eval.free_form import FreeForm
 from em_bench.harness.load_model import Loaded
 from em_bench.harness.sampling import sampling, seed_batch
-from em_bench.records import Generation, Response
+from em_bench.records import Generation, Question, Response
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every choice that is made here on purpose
 
@@ -58,9 +58,9 @@ class _Sampler(HFLM):
 
 
 def answer(
-    loaded: Loaded, question_set: str, variants: Sequence[str] | None, generation: Generation, batch_size: int, kept: Kept
+    loaded: Loaded, question_set: str, questions: Sequence[Question], generation: Generation, batch_size: int, kept: Kept
 ) -> list[Response]:
-    """All samples of all questions of a set, answered by a loaded model through lm-eval's generate task.
+    """All samples of the questions, which are of a set, answered by a loaded model through lm-eval's generate task.
 
     Batches that are in `kept` are taken from there: with a seed, the answers are those of one that was never stopped.
     """
@@ -71,8 +71,9 @@ def answer(
             "num_fewshot": 0,
             "repeats": generation.samples,
             "generation_kwargs": {**sampling(generation), "until": [], "max_gen_toks": generation.max_new_tokens},
-            "metadata": {"version": 1, "questions": question_set, "variants": list(variants) if variants else None},
-        }
+            "metadata": {"version": 1, "questions": question_set},
+        },
+        asked=questions,
     )
     task.override_metric("bypass")  # judging comes after, from the file of responses
     lm = _Sampler(
