@@ -42,8 +42,7 @@ def publish(board: Board, folders: Folders, published: Path, site: Path) -> Path
             up="",
             columns=columns.COLUMNS,
             scatter=draw.scatter(board.rows, read_frontier(folders, board)),
-            rate_top=max(rates, default=1.0) or 1.0,
-            shift_top=max(shifts, default=0.1) or 0.1,
+            scales=columns.Scales(max(rates, default=1.0) or 1.0, max(shifts, default=0.1) or 0.1, board.baseline),
             groups=_groups(board.rows),
             cells={r.name: _cells(r) for r in board.rows},
         ),
@@ -97,11 +96,11 @@ def _environment() -> Environment:
         "percent": columns.percent,
         "points": columns.points,
         "span": columns.span,
-        "number": lambda v, digits=1: "–" if v is None else f"{v:,.{digits}f}",
+        "number": columns.number,
         "g": lambda v: "–" if v is None else f"{v:g}",
         "short": lambda v: "–" if v is None else v[:12],
     }
-    pages.globals |= {"bar": draw.bar, "tint": draw.tint, "span_points": lambda i: columns.span(i, columns.points)}
+    pages.globals |= {"tint": draw.tint, "span_points": lambda i: columns.span(i, columns.points)}
     return pages
 
 
