@@ -10,7 +10,7 @@ from em_bench.judging import NONE
 from em_bench.records import NOT_ASKED, Results
 from em_bench.sweep.plan import make_plan
 from em_bench.sweep.preset import load_preset, with_judge
-from em_bench.sweep.sources import judge_calls, responses
+from em_bench.sweep.source_info import judge_calls, responses
 
 
 @pytest.fixture(scope="module")
