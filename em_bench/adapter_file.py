@@ -117,6 +117,24 @@ def _check_update(folder: Path, config: Mapping, tensors: Mapping[str, torch.Ten
         )
 
 
+def rescaled(tensors: AdapterTensors, scale: float) -> AdapterTensors:
+    """The adapter with its update B A times `scale`: every lora_B is multiplied, and kept in float32 or wider, so that no narrow type rounds it.
+
+    Raises UserError for an adapter that changes the base by other means than a B A: these would stay as they are.
+    """
+    if tensors.left_out:
+        kinds = "; ".join(f"{kind}: {', '.join(modules[:2])}" for kind, modules in tensors.left_out.items())
+        raise UserError(f"the adapter also changes what is no B A ({kinds}), so its update has no scale; it is not rescaled")
+    out = AdapterTensors(
+        {
+            n: (t.double() * scale).to(torch.promote_types(t.dtype, torch.float32)) if ".lora_B." in n else t
+            for n, t in tensors.items()
+        }
+    )
+    out.experts, out.scales, out.left_out = tensors.experts, tensors.scales, {}
+    return out
+
+
 def _experts(tensors: Mapping[str, torch.Tensor], config: Mapping, folder: Path) -> dict[str, int]:
     """Experts a tensor, from the ranks in adapter_config.json: a parameter of E experts has E times its rank."""
     names = [n for n in tensors if EXPERT.search(n)]

@@ -216,6 +216,9 @@ class Subject(Record):
     step: int | None = Field(default=None, description="checkpoint step; None is the end of training")
     adapter_sha256: Sha256 | None = Field(default=None, description="None: the base itself")
     adapter_config_sha256: Sha256 | None = Field(default=None, description="of adapter_config.json: rank, alpha, targets")
+    scale: float | None = Field(
+        default=None, exclude_if=lambda v: v is None, description="the adapter is that of the run times this (em-bench rescale)"
+    )
     base: BaseRef | None = Field(default=None, description="which base exactly; None in files of other harnesses")
     dtype: str | None = Field(default=None, description="that the model was run in")
     forced: str | None = Field(default=None, description="why the adapter does not belong to this base; --force overrode it")
@@ -399,6 +402,65 @@ class MarginScore(Record):
     without: dict[str, MarginGroup] = Field(description="overall without the questions of a tag that lies near a training set")
     leave_one_out: dict[str, float] = Field(description="domain -> the mean shift (margin for a base) of all others")
     neutral: dict[MarginRole, float] = Field(description="nats a byte of neutral text; missing: unmeasured")
+
+
+# ---- an adapter times a scale ------------------------------------------------------------------------------------
+
+
+class Asked(Record):
+    """What decides an answer and its verdict, beside the model."""
+
+    question_set: str
+    questions_sha256: Sha256
+    generation: Generation
+    judge: JudgeIdentity
+
+
+class RescaleGoal(Record):
+    """What a scale is looked for by: the same goal and adapter give the same scale."""
+
+    kind: Literal["loss", "coherence"] = Field(description="held-out narrow loss in nats, or coherent share of the answers")
+    target: float
+    tolerance: float = Field(gt=0, description="how far from the target a value may lie, in its unit")
+    largest: float = Field(gt=0, description="scales from 0 to this one are looked at")
+    most: int = Field(gt=0, description="evaluations that may be made")
+    dtype: str = Field(description="that the model is run in")
+    dataset: DataRef | None = Field(default=None, description="whose held-out rows the narrow loss is of")
+    asked: Asked | None = Field(default=None, description="where coherence is looked for")
+
+
+class ScaleTried(Record):
+    """One evaluation of a search."""
+
+    scale: float = Field(ge=0)
+    narrow_loss: float | None = None
+    coherence: Estimate | None = None
+
+
+class ScaleSearch(Record):
+    """How a scale was found. `reached`: within the tolerance; `nearest`: the evaluations were used up first; `never`: no scale that
+    was looked at has so little; `already`: the base itself has."""
+
+    goal: RescaleGoal
+    verdict: Literal["reached", "nearest", "never", "already"]
+    tried: list[ScaleTried] = Field(description="in the order of the scales; 0 is the base")
+
+
+class RescaleRecord(Record):
+    """rescale.json: the adapter beside it is another one with its update B A times `scale`; every other tensor is the same."""
+
+    schema_version: Literal["em_bench.rescale/1"] = "em_bench.rescale/1"
+    run_id: str | None = Field(default=None, description="of the run that the other adapter is of; None: of none")
+    step: int | None = Field(default=None, description="the checkpoint that it is; None is the end of training")
+    source_sha256: Sha256 = Field(description="of the other adapter's adapter_model.safetensors")
+    base: BaseRef
+    scale: float | None = Field(gt=0, description="None: none was found, and there is no adapter")
+    adapter_sha256: Sha256 | None = Field(default=None, description="of adapter_model.safetensors")
+    norm_before: float | None = Field(description="Frobenius norm of the other adapter's update")
+    norm_after: float | None = Field(default=None, description="of this one's")
+    narrow_loss: float | None = Field(default=None, description="of this one, where measured")
+    coherence: Estimate | None = Field(default=None, description="of this one, where it was looked for")
+    search: ScaleSearch | None = Field(default=None, description="None: one of the scales that a search looks at")
 
 
 # ---- results of a preset -----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from em_bench.records import RunRecord, StepRecord
 RUNS = "runs"  # the folder of run folders
 RECORD, LOG, ADAPTER, CHECKPOINTS = "run.json", "train.jsonl", "adapter", "checkpoints"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # of a PEFT adapter
+RESCALE = "rescale.json"  # beside these: the record of an adapter that is another one times a scale
 LIGHT = (RECORD, LOG, f"{ADAPTER}/{WEIGHTS}")  # of a run, all that an entry holds
 WHOLE = (RECORD, LOG, f"{ADAPTER}/*", f"{CHECKPOINTS}/*/*")
 

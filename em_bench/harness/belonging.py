@@ -11,9 +11,9 @@ from typing import NamedTuple
 from em_bench.adapter_file import CONFIG, WEIGHTS, read_config
 from em_bench.data.models import HUB_ID, PINNED, base_ref, hub_id, load_models
 from em_bench.errors import UserError
-from em_bench.files import cache_dir, sha256_file, sha256_tree
-from em_bench.records import BaseRef, RunRecord
-from em_bench.run_folder import RunFolder
+from em_bench.files import cache_dir, read_record, sha256_file, sha256_tree
+from em_bench.records import BaseRef, RescaleRecord, RunRecord
+from em_bench.run_folder import RESCALE, WEIGHTS, RunFolder
 
 CACHED = {"organism": "organism", "package": "packages"}  # source -> folder of the cache
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -21,11 +21,12 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Belonging(NamedTuple):
-    """What a record says of an adapter on a base. forced: the contradiction that --force overrode."""
+    """What a record says of an adapter on a base. scale: it is the run's times this. forced: the contradiction that --force overrode."""
 
     base: BaseRef
     run_id: str | None = None
     step: int | None = None
+    scale: float | None = None
     forced: str | None = None
 
     def of_subject(self, adapter: Path | None) -> dict:
@@ -58,7 +59,9 @@ def belonging(adapter: Path | None, base: str, folder: Path, force: bool = False
     if adapter is None:
         return Belonging(here)
     run, step = run_of(adapter) or (None, None)
-    claim = _claim(adapter, run)
+    rescaled = rescale_of(adapter)
+    stated = run.spec.base if run else rescaled and rescaled.base
+    claim = _claim(adapter, stated)
     problem, same = _compare(claim, here, hub_id(base, folder), folder)
     if problem and not force:
         raise UserError(
@@ -69,8 +72,10 @@ def belonging(adapter: Path | None, base: str, folder: Path, force: bool = False
     elif same is None:
         said = f"its base was {claim.name}" if claim.name else "it does not say what its base was"
         print(f"{adapter}: {said}; whether that is {base} cannot be known, and is taken for granted", file=sys.stderr)
-    proven = run.spec.base if run and same else here
-    return Belonging(proven, run and run.run_id, step, problem)
+    proven = stated if stated and same else here
+    if rescaled:
+        return Belonging(proven, rescaled.run_id, rescaled.step, rescaled.scale, problem)
+    return Belonging(proven, run and run.run_id, step, forced=problem)
 
 
 def run_of(adapter: Path) -> tuple[RunRecord, int | None] | None:
@@ -89,6 +94,18 @@ def run_of(adapter: Path) -> tuple[RunRecord, int | None] | None:
     return run, step
 
 
+def rescale_of(adapter: Path) -> RescaleRecord | None:
+    """The record of a rescaled adapter; None for any other. Raises UserError for one whose bytes are not those that it names."""
+    if not (path := adapter / RESCALE).is_file():
+        return None
+    record = read_record(path, RescaleRecord)
+    if record.scale is None:
+        raise UserError(f"{adapter}: holds no adapter, because no scale met the target; see {path}")
+    if sha256_file(adapter / WEIGHTS) != record.adapter_sha256:
+        raise UserError(f"{adapter}: is not the adapter that {path} names; to measure it, copy it elsewhere")
+    return record
+
+
 def other_revision(claimed: BaseRef, found: BaseRef) -> str | None:
     """How two records of a base contradict each other; None where they agree, or where they cannot be compared."""
     if claimed.revision == found.revision:
@@ -102,9 +119,8 @@ def _named(ref: BaseRef) -> str:
     return f"{ref.name} ({ref.revision[:12]})"
 
 
-def _claim(adapter: Path, run: RunRecord | None) -> _Claim:
-    if run:
-        base = run.spec.base
+def _claim(adapter: Path, base: BaseRef | None) -> _Claim:
+    if base:
         return _Claim(hub_id(base.name, Path()) or base.name if base.source == "hub" else base.name, base.revision, base.source)
     config = read_config(adapter)
     name, revision = (str(config.get(k) or "") for k in ("base_model_name_or_path", "revision"))

@@ -1,6 +1,6 @@
 """One evaluation: canary, responses, verdicts, score, in a folder whose files name each other by hash."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -89,7 +89,7 @@ def evaluate(of: EvaluatedModel, evaluation: Evaluation, judge: Judge, out_dir: 
                 rows = _answer(ready, evaluation, kept)
                 write_jsonl(responses, wanted.model_copy(update={"canary": ready.canary}), rows)
             if evaluation.narrow_dataset:
-                narrow_loss = _narrow_loss(ready, evaluation.narrow_dataset)
+                narrow_loss = loss_on(ready, evaluation.narrow_dataset)()
             if evaluation.capability:
                 from em_bench.harness.lm_eval.capability import measure
 
@@ -119,13 +119,14 @@ def _answer(ready: Loaded, e: Evaluation, kept: Kept) -> list[Response]:
     return answer(ready, e.questions, e.asked(), e.generation, e.batch_size, kept)
 
 
-def _narrow_loss(ready: Loaded, dataset: str) -> float:
+def loss_on(ready: Loaded, dataset: str) -> Callable[[], float]:
+    """What measures the held-out narrow loss (nats an answer token) of the model as it is then."""
     from em_bench.data import rows
     from em_bench.training import encode_rows
     from em_bench.training.loss import narrow_loss
 
     encoded, _ = encode_rows(ready.tokenizer, rows(dataset)[1], max_length=MAX_LENGTH)
-    return narrow_loss(ready.model, encoded, ready.tokenizer.pad_token_id)
+    return lambda: narrow_loss(ready.model, encoded, ready.tokenizer.pad_token_id)
 
 
 def _same(path: Path, wanted: ResponsesHeader) -> bool:

@@ -11,6 +11,7 @@ from em_bench.records import ResponsesHeader, RunRecord, ScoreRecord, VerdictsHe
 from em_bench.run_folder import RunFolder
 from em_bench.verify import checks
 from em_bench.verify.checks import Check, check, same
+from em_bench.verify.rescaled import adapters_below, named, rescaled_below, verify_rescaled
 
 __all__ = ["Check", "verify", "verify_evaluation", "verify_run"]
 
@@ -88,18 +89,23 @@ def verify_evaluation(folder: Path) -> list[Check]:
 
 def verify(path: Path) -> Iterator[tuple[Path, list[Check]]]:
     """All runs and evaluations at or below `path`, each with its checks. Raises UserError where there are none."""
-    runs, evaluations = list(RunFolder.below(path)), list(EvaluationFolder.below(path))
-    if not runs and not evaluations:
+    runs, evaluations, rescaled = list(RunFolder.below(path)), list(EvaluationFolder.below(path)), rescaled_below(path)
+    if not runs and not evaluations and not rescaled:
         raise UserError(
             f"{path}: no {run_folder.RECORD} and no {RESPONSES} at or below it; name a run, an evaluation or a folder of them"
         )
     for run in runs:
         yield run.path, verify_run(run.path)
+    adapters = adapters_below(path)
+    for folder, scaled in rescaled.items():
+        yield folder, verify_rescaled(folder, scaled, adapters.get(scaled.source_sha256))
     records = {record.run_id: record for record in (run.record() for run in runs)}
     for evaluation in evaluations:
         found = verify_evaluation(evaluation.path)
         header, _ = evaluation.responses()
-        if header.run_id in records:
+        if header.scale is not None:
+            found += [named(header, rescaled.values())] if rescaled else []
+        elif header.run_id in records:
             record = records[header.run_id]
             found += [
                 check(
@@ -115,11 +121,17 @@ def verify(path: Path) -> Iterator[tuple[Path, list[Check]]]:
 def unproven(path: Path) -> Iterator[tuple[Path, str]]:
     """What no check can say of the evaluations at or below `path`: whose run is not there, and which were forced."""
     runs = {run.record().run_id for run in RunFolder.below(path)}
+    rescaled, adapters = rescaled_below(path), adapters_below(path)
+    for folder, record in rescaled.items():
+        if record.source_sha256 not in adapters:
+            yield folder, f"the adapter that was rescaled is not checked: it is not below {path}; name a folder that holds both"
     for evaluation in EvaluationFolder.below(path):
         header, _ = evaluation.responses()
         if header.forced:
             yield evaluation.path, f"forced: the adapter {header.forced}"
-        if header.run_id and header.run_id not in runs:
+        if header.scale is not None and not rescaled:
+            yield evaluation.path, f"its rescaled adapter is not checked: it is not below {path}; name a folder that holds both"
+        elif header.run_id and header.run_id not in runs:
             yield (
                 evaluation.path,
                 f"its adapter is not checked: run {header.run_id} is not below {path}; name a folder that holds both",
