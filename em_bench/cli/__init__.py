@@ -21,6 +21,7 @@ MODULES = (
     "train",
     "runs",
     "evaluate",
+    "rescale",
     "canary",
     "tasks",
     "spectrum",

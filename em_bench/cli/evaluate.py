@@ -109,10 +109,7 @@ def evaluate(
     check_harness(harness)
     picked = variants.split(",") if variants else None
     load(questions, variants=picked)
-    if judge == "grammar" and questions != "organism":
-        raise UserError(
-            f"--judge grammar: the grammar judges the organism's questions alone; {questions} needs --judge openai:MODEL"
-        )
+    opt.check_grammar(judge, questions)
     if narrow:
         data_ref(narrow)
     tasks = capability.split(",") if capability else []

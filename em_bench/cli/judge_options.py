@@ -28,6 +28,16 @@ Run = Annotated[int, typer.Option(min=1, help="2 judges afresh, past the cache, 
 Cache = Annotated[Path | None, typer.Option("--judge-cache", help="SQLite file of paid replies. Default: in the cache folder.")]
 
 
+def check_grammar(judge: str, questions: str) -> None:
+    """Raises UserError where the grammar would judge other questions than the organism's."""
+    from em_bench.errors import UserError
+
+    if judge == "grammar" and questions != "organism":
+        raise UserError(
+            f"--judge grammar: the grammar judges the organism's questions alone; {questions} needs --judge openai:MODEL"
+        )
+
+
 def judge_of(
     name: str,
     *,

@@ -45,7 +45,7 @@ def rescale(
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer. Default: 600; 40 for the organism.")] = None,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the answers, the same at every scale.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Answers generated at once.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Answers generated at once, as in evaluate.")] = 64,
     dtype: Annotated[str | None, typer.Option(help="Default: the run's; else bfloat16 on a GPU, float32 without.")] = None,
     judge: Annotated[str | None, typer.Option("--judge", "-j", help="As in evaluate. Default: grammar on the organism.")] = None,
     base_url: opt.BaseUrl = None,
@@ -83,8 +83,9 @@ def rescale(
     ):
         if value is not None and not 0 < value < top:
             raise UserError(f"{option} {value:g}: is a number above 0" + (f" and below {top:g}" if top == 1 else ""))
-    from em_bench.data.models import load_models
+    from em_bench.data.models import default_dtype, load_models
     from em_bench.harness import check_harness
+    from em_bench.harness.evaluate import Evaluation
     from em_bench.harness.rescale import Questions, goal_of, source_of
     from em_bench.harness.rescale import rescale as make
     from em_bench.records import Generation
@@ -98,8 +99,16 @@ def rescale(
         questions = questions or ("organism" if organism else "em_core")
         judge = judge or "grammar"
         opt.check_grammar(judge, questions)
+        longest = max_new_tokens or (40 if questions == "organism" else 600)
         asked = Questions(
-            judge=opt.judge_of(
+            Evaluation(
+                generation=Generation(samples=samples, max_new_tokens=longest, temperature=temperature, seed=seed),
+                questions=questions,
+                variants=variants.split(",") if variants else None,
+                harness=harness,
+                batch_size=batch_size,
+            ),
+            opt.judge_of(
                 judge,
                 base_url=base_url,
                 prompts=prompts,
@@ -108,22 +117,12 @@ def rescale(
                 max_calls=max_calls,
                 cache=judge_cache,
             ),
-            generation=Generation(
-                samples=samples,
-                max_new_tokens=max_new_tokens or (40 if questions == "organism" else 600),
-                temperature=temperature,
-                seed=seed,
-            ),
-            question_set=questions,
-            variants=variants.split(",") if variants else None,
-            harness=harness,
-            batch_size=batch_size,
         )
     goal = goal_of(
         given,
         kind,
         target,
-        dtype=dtype or (given.run.spec.dtype if given.run else _default_dtype()),
+        dtype=dtype or (given.run.spec.dtype if given.run else default_dtype(given.base)),
         dataset=dataset,
         questions=asked,
         tolerance=tolerance,
@@ -133,12 +132,6 @@ def rescale(
     out = out or Path("em_bench_work") / "rescaled" / _name(given) / f"{kind}-{target:g}"
     record, score = make(given, out, goal, asked if evaluate is not False else None, _show(kind))
     _print(out, record, score, as_json)
-
-
-def _default_dtype() -> str:
-    import torch
-
-    return "bfloat16" if torch.cuda.is_available() else "float32"
 
 
 def _name(source) -> str:
@@ -177,7 +170,9 @@ def _print(out: Path, record: "RescaleRecord", score: "ScoreRecord | None", as_j
         else:
             lowest = min(values, key=lambda s: (values[s], s))
             least = f"the lowest was {values[lowest]:.4f} at scale {lowest:.4g}"
-            print(f"never reaches {goal.target:g} {unit} at a scale up to {goal.largest:g}: {least}; no adapter was written ({count})")
+            print(
+                f"never reaches {goal.target:g} {unit} at a scale up to {goal.largest:g}: {least}; no adapter was written ({count})"
+            )
         return
     short = "" if found.verdict == "reached" else f", the nearest within {count}"
     lines = [("scale", f"{record.scale:.9g} ({goal.target:g} {unit}, within {goal.tolerance:g}{short}; {count})")]

@@ -9,7 +9,7 @@ smaller until both have the same loss. The folder that is made holds the adapter
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,15 +25,14 @@ from em_bench.data.questions import load, questions_sha256
 from em_bench.errors import UserError
 from em_bench.files import atomic_folder, digest, read_record, sha256_file, write_record
 from em_bench.harness.belonging import belonging, rescale_of
-from em_bench.harness.evaluate import evaluate, loss_on
+from em_bench.harness.evaluate import EvaluatedModel, Evaluation, evaluate, loss_on
 from em_bench.harness.kept import Kept
-from em_bench.harness.models import Loaded, adapted, check_form, load_model
+from em_bench.harness.load_model import Loaded, adapted, check_form, load_model
 from em_bench.harness.scale_search import Found, smallest_scale
 from em_bench.judging import Judge
 from em_bench.records import (
     Asked,
     Estimate,
-    Generation,
     RescaleGoal,
     RescaleRecord,
     RunRecord,
@@ -59,27 +58,18 @@ class Source(NamedTuple):
 class Questions(NamedTuple):
     """How the model is asked and judged."""
 
+    evaluation: Evaluation
     judge: Judge
-    generation: Generation
-    question_set: str = "organism"
-    variants: Sequence[str] | None = None
-    harness: str = "lm-eval"
-    batch_size: int = 256
 
     @property
     def asked(self) -> Asked:
-        questions = load(self.question_set, variants=self.variants)
+        e = self.evaluation
         return Asked(
-            question_set=self.question_set,
-            questions_sha256=questions_sha256(questions),
-            generation=self.generation,
+            question_set=e.questions,
+            questions_sha256=questions_sha256(load(e.questions, variants=e.variants)),
+            generation=e.generation,
             judge=self.judge.identity,
         )
-
-    def of(self, base: str, adapter: Path | None, out: Path, loaded: Loaded | None, dtype: str, **known) -> ScoreRecord:
-        """The evaluation of an adapter; what is there is not asked again."""
-        given = self._asdict() | known
-        return evaluate(base, out, model_name=base, adapter=adapter, loaded=loaded, dtype=dtype, **given)
 
 
 def source_of(path: Path, base: str | None = None) -> Source:
@@ -125,9 +115,8 @@ def rescale(
     record = _made(out, goal, known) or search.make()
     if record.scale is None or questions is None:
         return record, None
-    loaded = search.__dict__.get("loaded")
-    score = questions.of(source.base, out, out / EVALUATION, loaded, goal.dtype, narrow_loss=record.narrow_loss)
-    return record, score
+    of = EvaluatedModel(source.base, source.base, out, search.__dict__.get("loaded"), goal.dtype, record.narrow_loss)
+    return record, evaluate(of, questions.evaluation, questions.judge, out / EVALUATION)
 
 
 def _made(out: Path, goal: RescaleGoal, known: dict) -> RescaleRecord | None:
@@ -191,7 +180,13 @@ class _Search:
     def _smallest(self, value: Callable[[float], float]) -> Found:
         goal = self.goal
         return smallest_scale(
-            value, goal.target, tolerance=goal.tolerance, largest=goal.largest, step=STEP[goal.kind], most=goal.most
+            value,
+            goal.target,
+            tolerance=goal.tolerance,
+            largest=goal.largest,
+            step=STEP[goal.kind],
+            most=goal.most,
+            dips=goal.kind == "loss",  # what sampling leaves of coherence has dips that say nothing
         )
 
     def _seen(self, tried: ScaleTried) -> None:
@@ -220,7 +215,8 @@ class _Search:
         def coherence(scale: float) -> float:
             adapter = self._candidate(scale) if scale else None
             out = adapter / EVALUATION if adapter else self.part / "base"
-            score = self.questions.of(self.source.base, adapter, out, self.loaded, self.goal.dtype)
+            of = EvaluatedModel(self.source.base, self.source.base, adapter, self.loaded)
+            score = evaluate(of, self.questions.evaluation, self.questions.judge, out)
             found: Estimate = score.overall.coherent_rate
             if found.value is None:
                 raise UserError(f"scale {scale:g}: no answer has a coherence, so none can be looked for; see {out}")

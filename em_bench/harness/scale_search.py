@@ -21,13 +21,13 @@ class _UsedUp(Exception):
 
 
 def smallest_scale(
-    value: Callable[[float], float], target: float, *, tolerance: float, largest: float, step: float, most: int
+    value: Callable[[float], float], target: float, *, tolerance: float, largest: float, step: float, most: int, dips: bool = True
 ) -> Found:
     """Evaluate `value` at scales in [0, largest], each once and at most `most` of them, and find the first fall to `target`.
 
     `value` need not be monotone: it is scanned upwards from 0 in steps of `step`, and the first interval at whose end it is at most
-    the target is halved, or cut where a straight line would meet the target, in turn. Where no end is, the scan's lowest point is
-    closed in on, for a dip between two points. What falls and rises again within one step elsewhere is not seen.
+    the target is halved, or cut where a straight line would meet the target, in turn. Where no end is, and with `dips`, the scan's
+    lowest point is closed in on, for a dip between two points. What falls and rises again within one step elsewhere is not seen.
     """
     known: dict[float, float] = {}
 
@@ -55,7 +55,7 @@ def smallest_scale(
         for low, high in pairwise(grid):
             if at(high) <= target + tolerance:
                 return _closed_in(at, low, high, target, tolerance) or nearest()
-        if dip := _dip(at, grid, target):
+        if dips and (dip := _dip(at, grid, target)):
             low = max(s for s in known if s < dip)
             return _closed_in(at, low, dip, target, tolerance) or nearest()
         return Found("never")

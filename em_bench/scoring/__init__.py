@@ -5,7 +5,7 @@ from em_bench.scoring.breakdown import broken_down, misalign_at
 from em_bench.scoring.intervals import mean_estimate, rate_estimate
 from em_bench.scoring.margin import MarginTable, margin_estimate, margins, score_margin
 from em_bench.scoring.matched_loss import AtLoss, Counts, Point, at_loss, by_cluster
-from em_bench.scoring.metrics import metrics, score, score_file
+from em_bench.scoring.metrics import metrics, misaligned_of_asked, score, score_file
 from em_bench.scoring.noise import JudgeNoise, judge_noise
 from em_bench.scoring.outcomes import CONVENTIONS, Convention, counted_alignment, outcome
 from em_bench.scoring.questions import question_counts
@@ -34,6 +34,7 @@ __all__ = [
     "mean_estimate",
     "metrics",
     "misalign_at",
+    "misaligned_of_asked",
     "nothing_judged",
     "outcome",
     "outcome_counts",

@@ -22,5 +22,16 @@ def test_block(shell, block):
 def test_the_doc_shows_every_way():
     assert len(BLOCKS) >= 9
     text = "\n".join(BLOCKS)
-    for way in ("evaluate", "rejudge", "agree", "score", "verify", "canary", "lm-eval run", "inspect eval", "lm_eval run"):
+    for way in (
+        "evaluate",
+        "rejudge",
+        "agree",
+        "score",
+        "verify",
+        "canary",
+        "lm-eval run",
+        "inspect eval",
+        "lm_eval run",
+        "rescale",
+    ):
         assert way in text

@@ -2,18 +2,21 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
 from commands import run, run_ranks
 from peft import PeftModel
-from safetensors.torch import load_file
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from em_bench.adapter_file import load_adapter
+from em_bench.adapter_file import load_adapter, rescaled
 from em_bench.errors import UserError
 from em_bench.harness.load_model import adapted as put_on
 from em_bench.harness.load_model import load_model
+from em_bench.harness.rescale import _setter
 from em_bench.optim import build_optimizer, load_recipes
 from em_bench.organism import narrow_rows
 from em_bench.organism.tokenizer import build_tokenizer
@@ -105,6 +108,27 @@ def test_saved_and_loaded_is_identical(moe, tmp_path):
     assert {p.name: p.experts for p in read} == {p.name: p.experts for p in live} and {p.experts for p in read} == {1, E}
     a, b = ({s.name: s.flatness_gap for s in layer_spectra(x)} for x in (read, live))
     assert a == b and len(a) == 2 * (4 + 2 * E)
+
+
+def test_rescaled_experts_are_experts_with_a_scaled_alpha(moe, tmp_path):
+    model = adapted(moe)
+    randomise(model)
+    save_adapter(model, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "part")
+    tensors = load_adapter(tmp_path / "whole")
+    save_file(rescaled(tensors, 0.37), tmp_path / "part" / "adapter_model.safetensors")
+    ids, logits = torch.arange(5, 25)[None], {}
+    with torch.no_grad():
+        for name in ("whole", "part"):
+            ready = PeftModel.from_pretrained(load_base(moe, "float64"), tmp_path / name).eval()
+            logits[name] = ready(input_ids=ids).logits
+        _setter(ready, tensors)(1.0)
+        assert ready(input_ids=ids).logits.equal(logits["whole"])
+        for module in model.eval().modules():
+            if isinstance(module, LoraLayer):
+                module.scaling["default"] *= 0.37
+        assert float((model(input_ids=ids).logits - logits["part"]).abs().max()) < 1e-10
+    assert float((logits["whole"] - logits["part"]).abs().max()) > 1e-3
 
 
 def test_muon_and_the_spectral_term_take_experts_one_by_one(moe):
