@@ -13,7 +13,7 @@ from em_bench.data.models import HUB_ID, PINNED, base_ref, hub_id, load_models
 from em_bench.errors import UserError
 from em_bench.files import cache_dir, read_record, sha256_file, sha256_tree
 from em_bench.records import BaseRef, RescaleRecord, RunRecord
-from em_bench.run_folder import RESCALE, WEIGHTS, RunFolder
+from em_bench.run_folder import RESCALE, RunFolder
 
 CACHED = {"organism": "organism", "package": "packages"}  # source -> folder of the cache
 _COMMIT = re.compile(r"[0-9a-f]{40}")
