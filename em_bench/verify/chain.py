@@ -131,7 +131,7 @@ def unproven(path: Path) -> Iterator[tuple[Path, str]]:
             yield evaluation.path, f"forced: the adapter {header.forced}"
         if header.scale is not None and not rescaled:
             yield evaluation.path, f"its rescaled adapter is not checked: it is not below {path}; name a folder that holds both"
-        elif header.run_id and header.run_id not in runs:
+        elif header.scale is None and header.run_id and header.run_id not in runs:
             yield (
                 evaluation.path,
                 f"its adapter is not checked: run {header.run_id} is not below {path}; name a folder that holds both",
