@@ -1,7 +1,7 @@
 """`em-bench rescale`: a finished adapter with its update made smaller, to a given narrow loss or coherence."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -74,7 +74,8 @@ def rescale(
 
     if (to_loss is None) == (to_coherence is None):
         raise UserError("rescale: to what? write either --to-loss NATS or --to-coherence SHARE")
-    kind, target = ("loss", to_loss) if to_loss is not None else ("coherence", to_coherence)
+    kind: Literal["loss", "coherence"] = "coherence" if to_loss is None else "loss"
+    target = to_loss or to_coherence or 0.0
     for option, value, top in (
         ("--to-loss", to_loss, inf),
         ("--to-coherence", to_coherence, 1.0),
@@ -159,9 +160,11 @@ def _print(out: Path, record: "RescaleRecord", score: "ScoreRecord | None", as_j
         both = {"rescale": record.model_dump(mode="json"), "score": score and score.model_dump(mode="json")}
         print(json.dumps(both, indent=1))
         return
-    goal, found = record.search.goal, record.search
+    found = record.search
+    assert found is not None
+    goal = found.goal
     unit = "nats" if goal.kind == "loss" else "coherent"
-    values = {t.scale: t.narrow_loss if goal.kind == "loss" else t.coherence.value for t in found.tried}
+    values = {t.scale: (t.coherence.value if t.coherence else t.narrow_loss) or 0.0 for t in found.tried}
     count = f"{len(values)} evaluations"
     print(out)
     if record.scale is None:
@@ -176,7 +179,7 @@ def _print(out: Path, record: "RescaleRecord", score: "ScoreRecord | None", as_j
         return
     short = "" if found.verdict == "reached" else f", the nearest within {count}"
     lines = [("scale", f"{record.scale:.9g} ({goal.target:g} {unit}, within {goal.tolerance:g}{short}; {count})")]
-    if record.narrow_loss is not None:
+    if record.narrow_loss is not None and goal.dataset:
         lines.append(("narrow loss", f"{record.narrow_loss:.5f} nats of {goal.dataset.name}"))
     if record.norm_before is not None:
         lines.append(("norm of the update", f"{record.norm_before:.4f} before, {record.norm_after:.4f} after"))

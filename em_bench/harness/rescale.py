@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -145,7 +145,7 @@ class _Search:
     goal: RescaleGoal
     questions: Questions | None
     tell: Callable[[ScaleTried], None]
-    known: dict[str, object]  # the fields of the record that say what the adapter is
+    known: dict[str, Any]  # the fields of the record that say what the adapter is
     tensors: AdapterTensors
     norm: float | None
     tried: list[ScaleTried] = field(default_factory=list)
@@ -269,7 +269,7 @@ def _setter(model: torch.nn.Module, tensors: AdapterTensors) -> Callable[[float]
 
 def goal_of(
     source: Source,
-    kind: str,
+    kind: Literal["loss", "coherence"],
     target: float,
     *,
     dtype: str,
