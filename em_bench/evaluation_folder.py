@@ -15,6 +15,7 @@ from pathlib import Path
 from em_bench.files import read_jsonl, read_record
 from em_bench.records import (
     AnswerLogprob,
+    CellMargin,
     CellResult,
     MarginHeader,
     MarginRole,
@@ -80,6 +81,10 @@ class EvaluationFolder:
     def cell(self) -> CellResult:
         """Raises UserError where it is missing or wrong."""
         return read_record(self.cell_file, CellResult)
+
+    def cell_margin(self) -> CellMargin:
+        """The same of a margin."""
+        return read_record(self.cell_file, CellMargin)
 
 
 def verdicts_name(run: int = 1) -> str:

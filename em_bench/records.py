@@ -502,8 +502,8 @@ class SpectrumCurve(Record):
     upper_quartile: list[float]
 
 
-class CellResult(Record):
-    """One evaluated adapter (or, with recipe None, the untouched base) of a preset."""
+class CellRun(Record):
+    """An adapter of a preset (or, with recipe None, the untouched base) and its training; what it was asked is said by what extends this."""
 
     model: str
     dataset: str | None = None
@@ -516,7 +516,6 @@ class CellResult(Record):
     run_id: str | None = None
     spec_sha256: Sha256 | None = None
     adapter_sha256: Sha256 | None = None
-    responses_sha256: Sha256
     narrow_loss: float | None = None
     trajectory: list[TrajectoryPoint] = Field(default_factory=list)
     spectral: SpectralSummary | None = None
@@ -524,8 +523,6 @@ class CellResult(Record):
     spectral_groups: dict[str, SpectralSummary] = Field(
         default_factory=dict, description="the same by group of layers: a projection such as q_proj, a depth such as layer 0"
     )
-    score: ScoreRecord
-    questions: list[QuestionCounts]
     wall_s: float | None = Field(default=None, description="training time")
     steps: int | None = None
     train_loss: float | None = Field(
@@ -537,6 +534,33 @@ class CellResult(Record):
     studies: list[Study] = Field(
         default_factory=list, exclude_if=lambda v: not v, description="of the paper, that the preset ran it for"
     )
+
+
+class CellResult(CellRun):
+    """What it answered, as judged."""
+
+    responses_sha256: Sha256
+    score: ScoreRecord
+    questions: list[QuestionCounts]
+
+
+class MarginOfQuestion(Record):
+    """A question's margin: enough, with the base's, to recompute every shift and its clustered interval."""
+
+    question_id: str
+    domain: str
+    margin: float = Field(description="nats a byte")
+
+
+class CellMargin(CellRun):
+    """Its margin."""
+
+    margin_sha256: Sha256 = Field(description="of margin.jsonl")
+    target: float | None = Field(default=None, description="narrow loss at which the preset compares its dataset's adapters")
+    dtype: str = Field(description="of the frozen base")
+    overall: MarginGroup
+    neutral: float | None = Field(default=None, description="nats a byte of neutral text")
+    questions: list[MarginOfQuestion]
 
 
 class Choice(Record):
@@ -560,6 +584,11 @@ class Results(Record):
     cells: list[CellResult]
     checkpoints: list[CellResult] = Field(
         default_factory=list, description="the same cells at earlier steps (`step` is set), where the preset asks for them"
+    )
+    margins: list[CellMargin] = Field(
+        default_factory=list,
+        exclude_if=lambda v: not v,
+        description="of a preset that measures the margin: bases, adapters at their ends and, with `step` set, at checkpoints",
     )
     choices: list[Choice]
     missing: list[str] = Field(default_factory=list, description="jobs or cells that have no result, by name")

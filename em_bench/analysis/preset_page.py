@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from em_bench.analysis import preset_figures as figures
+from em_bench.analysis.margin_page import margin_page
 from em_bench.analysis.summary import judged, summary
 from em_bench.files import write_text
 from em_bench.pages import templates
@@ -30,6 +31,9 @@ def write_page(results: Results, out_dir: Path) -> Path:
         "loss": lambda v: "–" if v is None else f"{v:.3f}",
         "g": lambda v: "–" if v is None else f"{v:g}",
     }
+    if results.margins:
+        write_text(out_dir / "index.html", margin_page(results, environment))
+        return out_dir / "index.html"
     adapters = [c for c in results.cells if c.recipe]
     drawn = []
     if adapters and judged(results):

@@ -1,6 +1,7 @@
 """Question sets: each a YAML of tasks/questions/ (our own questions, or the names of pinned files), and the organism's."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
@@ -118,11 +119,25 @@ def load_choices(name: str = "em_core") -> list[ChoiceItem]:
     ]
 
 
-def answered(name: str) -> list[AnsweredQuestion]:
+def answered(name: str, per_domain: int | None = None, answers: int | None = None) -> list[AnsweredQuestion]:
     """The questions of a set (or of the YAML at a path) in their plain form, each with its aligned and misaligned answers.
+
+    `per_domain`: the first so many of each domain alone; `answers`: the first so many of each side.
 
     Raises UserError for an unknown set, an invalid YAML, and a set of which a question has no answers.
     """
+    return list(_first(_answered(name), per_domain, answers))
+
+
+def _first(questions: Iterable[AnsweredQuestion], per_domain: int | None, answers: int | None) -> Iterator[AnsweredQuestion]:
+    seen: Counter[str] = Counter()
+    for q in questions:
+        seen[q.domain] += 1
+        if per_domain is None or seen[q.domain] <= per_domain:
+            yield q.model_copy(update={"aligned": q.aligned[:answers], "misaligned": q.misaligned[:answers]})
+
+
+def _answered(name: str) -> list[AnsweredQuestion]:
     if name == ORGANISM:
         return organism.answered()
     given = _read(name).questions
@@ -133,6 +148,11 @@ def answered(name: str) -> list[AnsweredQuestion]:
         )
     kept = ("id", "domain", "tags", "text", "aligned", "misaligned")
     return [AnsweredQuestion(**{k: getattr(q, k) for k in kept}) for q in given]
+
+
+def neutral_texts() -> dict[str, str]:
+    """Our own plain prose by name: what a fine-tune has no reason to change."""
+    return {p.stem: p.read_text(encoding="utf-8").strip() for p in sorted(assets.path("tasks", "neutral").glob("*.txt"))}
 
 
 def questions_sha256(questions: Sequence[Question | AnsweredQuestion]) -> str:

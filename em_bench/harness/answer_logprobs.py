@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from jinja2 import TemplateError
 
-from em_bench import assets
 from em_bench.errors import UserError
 from em_bench.harness.load_model import Loaded
 from em_bench.records import AnsweredQuestion, AnswerLogprob, TextLogprob
@@ -75,11 +74,6 @@ def answer_logprobs(
                 )
             )
     return rows
-
-
-def neutral_texts() -> dict[str, str]:
-    """Our own plain prose by name: what a fine-tune has no reason to change."""
-    return {p.stem: p.read_text(encoding="utf-8").strip() for p in sorted(assets.path("tasks", "neutral").glob("*.txt"))}
 
 
 def text_logprobs(loaded: Loaded, texts: dict[str, str]) -> list[TextLogprob]:

@@ -8,10 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from em_bench.data.models import base_path
-from em_bench.data.questions import answered, questions_sha256
+from em_bench.data.questions import answered, neutral_texts, questions_sha256
 from em_bench.evaluation_folder import MARGIN_SCORE, MARGINS, EvaluationFolder
 from em_bench.files import cache_dir, digest, read_jsonl, write_jsonl, write_record
-from em_bench.harness.answer_logprobs import answer_logprobs, neutral_texts, text_logprobs
+from em_bench.harness.answer_logprobs import answer_logprobs, text_logprobs
 from em_bench.harness.belonging import belonging
 from em_bench.harness.load_model import Loaded, adapted, check_form, load_model
 from em_bench.machine import machine, utc_now
@@ -25,6 +25,8 @@ def measure_margin(
     *,
     model_name: str,
     question_set: str = "em_core",
+    per_domain: int | None = None,
+    answers: int | None = None,
     adapter: Path | None = None,
     control: Path | None = None,
     loaded: Loaded | None = None,
@@ -34,13 +36,14 @@ def measure_margin(
     progress: bool = False,
 ) -> MarginScore:
     """Measure the margin of a base or of `adapter` on it, and its shift; `control` is an adapter trained on good data.
+    `per_domain` and `answers` take the first so many questions of a domain and answers of a side.
 
     Writes margin.jsonl, margin-base.jsonl, margin-control.jsonl and margin.json in `out_dir`; what is there of the same
     inputs is not measured again, and a base's is kept in the cache for all its adapters. `loaded` is `base` in memory
     already, without an adapter, in a dtype of its own. Raises UserError for a set without answers, a base whose chat template
     does not show where an answer ends, a bad adapter, one that changes nothing, and, unless `force`, one of another base.
     """
-    questions, texts = answered(question_set), neutral_texts()
+    questions, texts = answered(question_set, per_domain, answers), neutral_texts()
     adapters: dict[MarginRole, Path | None] = {"base": None, "control": control, "model": adapter}
     wanted = {role: a for role, a in adapters.items() if a or role == "model" or (role == "base" and adapter)}
     for a in filter(None, wanted.values()):
@@ -70,8 +73,8 @@ def measure_margin(
             missing.append(role)
     if missing:
         ready = loaded or load_model(base_dir, dtype=dtype)
-        answers = sum(len(q.aligned) + len(q.misaligned) for q in questions)
-        with _bar(answers * len(missing), progress) as step:
+        total = sum(len(q.aligned) + len(q.misaligned) for q in questions)
+        with _bar(total * len(missing), progress) as step:
             for role in missing:
                 with adapted(ready, wanted[role]) as at_work:
                     _measure(folder.margin_file(role), headers[role], at_work, questions, texts, batch_size, step)

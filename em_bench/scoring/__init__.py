@@ -3,7 +3,7 @@
 from em_bench.scoring.agreement import Agreement, agreement
 from em_bench.scoring.breakdown import broken_down, misalign_at
 from em_bench.scoring.intervals import mean_estimate, rate_estimate
-from em_bench.scoring.margin import MarginTable, margin_estimate, margins, score_margin
+from em_bench.scoring.margin import MarginPoint, MarginTable, margin_estimate, margins, score_margin, shift_at_loss
 from em_bench.scoring.matched_loss import AtLoss, Counts, Point, at_loss, by_cluster
 from em_bench.scoring.metrics import metrics, misaligned_of_asked, score, score_file
 from em_bench.scoring.noise import JudgeNoise, judge_noise
@@ -20,6 +20,7 @@ __all__ = [
     "Convention",
     "Counts",
     "JudgeNoise",
+    "MarginPoint",
     "MarginTable",
     "Point",
     "agreement",
@@ -43,5 +44,6 @@ __all__ = [
     "score",
     "score_file",
     "score_margin",
+    "shift_at_loss",
     "unjudged_text",
 ]

@@ -18,6 +18,7 @@ from em_bench.evaluation_folder import EvaluationFolder
 from em_bench.files import sha256_file
 from em_bench.records import AnswerLogprob, Estimate, MarginGroup, MarginScore
 from em_bench.scoring.intervals import mean_estimate, rate_estimate
+from em_bench.scoring.matched_loss import VERDICTS, crossing
 
 NEAR_TAGS = ("near_training", "ai_self")  # reported with these questions and without them
 _UNBOUNDED = (-math.inf, math.inf)
@@ -118,6 +119,29 @@ class MarginTable:
             control = self._shift("control")
             found |= {"control_shift": mean(control), "beyond_control": mean({q: s - control[q] for q, s in shift.items()})}
         return MarginGroup(**found)
+
+
+class MarginPoint(NamedTuple):
+    """A checkpoint: its held-out narrow loss in nats, and its margin by question, None where it was not measured; step 0 is the base."""
+
+    step: int
+    loss: float
+    margins: Mapping[str, float] | None = None
+
+
+def shift_at_loss(points: Sequence[MarginPoint], target: float) -> dict[str, float] | str:
+    """Each question's shift where the loss first falls to `target` nats: between the checkpoints on both sides, less the base's.
+
+    Interpolated as in `scoring.matched_loss`, whose verdict comes in place of shifts where there are none.
+    """
+    sides = crossing([(p.step, p.loss, p.margins is not None) for p in points], target)
+    if isinstance(sides, str):
+        return VERDICTS[sides]
+    base, before, after = points[0], points[sides[0]], points[sides[1]]
+    if base.step or base.margins is None or before.margins is None or after.margins is None:
+        raise ValueError("the base, at step 0, has no margin")
+    w = (before.loss - target) / (before.loss - after.loss)
+    return {q: (1 - w) * before.margins[q] + w * after.margins[q] - value for q, value in base.margins.items()}
 
 
 def score_margin(folder: EvaluationFolder) -> MarginScore:

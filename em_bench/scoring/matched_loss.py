@@ -74,22 +74,36 @@ def by_cluster(
     return found
 
 
+def crossing(
+    points: Sequence[tuple[int, float, bool]], target: float
+) -> tuple[int, int] | Literal["not learnt", "too early", "too late"]:
+    """Where in `points` (step, loss, whether it was evaluated; in order, step 0 the base) the two sides of the first crossing stand.
+
+    They are the last evaluated checkpoint before it and the first one behind it.
+    """
+    first = first_at(((step, loss) for step, loss, _ in points), target)
+    if first is None:
+        return "not learnt"
+    evaluated = [i for i, (_, _, there) in enumerate(points) if there]
+    before = next((i for i in reversed(evaluated) if points[i][0] < first), None)
+    after = next((i for i in evaluated if points[i][0] >= first), None)
+    if before is None or points[before][1] <= target:
+        return "too early"
+    if after is None or points[after][1] > target:
+        return "too late"
+    return before, after
+
+
 def at_loss(points: Sequence[Point], target: float, floor: float = BROKEN_BELOW) -> AtLoss:
     """The rates where the loss first falls to `target` nats. `points` in the order of their steps; step 0 is the base.
 
     The sides are the last evaluated checkpoint before the crossing and the first one behind it; the interval is t's with clusters - 1
     degrees of freedom, in Wilson's form. `floor` is the least coherence of a model that is not broken.
     """
-    first = first_at(((p.step, p.loss) for p in points), target)
-    if first is None:
-        return AtLoss(target=target, verdict="not learnt")
-    evaluated = [p for p in points if p.counts is not None]
-    before = next((p for p in reversed(evaluated) if p.step < first), None)
-    after = next((p for p in evaluated if p.step >= first), None)
-    if before is None or before.loss <= target:
-        return AtLoss(target=target, verdict="too early")
-    if after is None or after.loss > target:
-        return AtLoss(target=target, verdict="too late")
+    sides = crossing([(p.step, p.loss, p.counts is not None) for p in points], target)
+    if isinstance(sides, str):
+        return AtLoss(target=target, verdict=sides)
+    before, after = points[sides[0]], points[sides[1]]
     w = (before.loss - target) / (before.loss - after.loss)
 
     def rate(part: Callable[[Counts], int], whole: Callable[[Counts], int]) -> Estimate:

@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -17,19 +17,22 @@ from em_bench.evaluation_folder import CELL, EVALUATIONS, RESPONSES, EvaluationF
 from em_bench.files import digest, sha256_file, write_record
 from em_bench.harness.evaluate import EvaluatedModel, Evaluation, evaluate
 from em_bench.harness.load_model import Loaded, load_model
-from em_bench.judging import NONE, Judge, make_judge
+from em_bench.harness.margin import measure_margin
+from em_bench.judging import NONE, make_judge
 from em_bench.machine import fast_bfloat16
 from em_bench.protocol import base_dtype, first_at
 from em_bench.records import (
+    CellMargin,
     CellResult,
     Choice,
+    MarginOfQuestion,
     RunRecord,
     SpectralSummary,
     SpectrumCurve,
     TrajectoryPoint,
 )
 from em_bench.run_folder import RunFolder
-from em_bench.scoring import nothing_judged, question_counts, unjudged_text
+from em_bench.scoring import margins, nothing_judged, question_counts, unjudged_text
 from em_bench.spectral import LayerSpectrum, layer_spectra, lora_pairs, mean_of
 from em_bench.sweep.frozen_inputs import refuse_other
 from em_bench.sweep.job_progress import Progress
@@ -47,21 +50,23 @@ def evaluate_cells(
     have no adapter because their training failed.
     """
     evaluations, checkpoints, gaps, failed, preset, job = {}, {}, {}, [], order.preset, order.job
-    loaded, judge = _load(order), make_judge(preset.evaluation.judge)
+    loaded = _load(order)
+    ask = _margin_of(order, loaded, work) if preset.evaluation.measure == "margin" else _answers_of(order, loaded, work)
     for cell in job.cells:
         progress.begin(cell.name)
         settled = cell.resolved(choices)
         if settled is None:
             gaps[cell.name] = "nothing met the rule by which it is chosen"
         elif settled.recipe is None:
-            evaluations[cell.name] = _evaluate(order, settled, None, loaded, judge, work)
+            evaluations[cell.name] = ask(settled, None, None)
         elif settled.name in runs:
             run = _Run.read(work / "runs" / runs[settled.name])
-            evaluations[cell.name] = _evaluate(order, settled, run, loaded, judge, work)
+            evaluations[cell.name] = ask(settled, run, None)
             target = preset.evaluation.targets.get(f"{settled.model}/{settled.dataset}")
-            steps = run.earlier_steps() if cell in job.checkpointed else run.reaching(target)
+            both = preset.evaluation.measure == "margin"
+            steps = run.earlier_steps() if cell in job.checkpointed else run.reaching(target, both)
             if steps:
-                checkpoints[cell.name] = [_evaluate(order, settled, run, loaded, judge, work, step) for step in steps]
+                checkpoints[cell.name] = [ask(settled, run, step) for step in steps]
         else:
             failed.append(cell.name)
         progress.end()
@@ -98,10 +103,16 @@ class _Run(NamedTuple):
         moved = [p.step for p in self.trajectory if p.spectral is not None and p.spectral.layers]
         return [step for step in moved if step < self.record.spec.steps]
 
-    def reaching(self, target: float | None) -> list[int]:
-        """The first checkpoint whose narrow loss is at most `target`, if there is one before the last step."""
+    def reaching(self, target: float | None, both_sides: bool = False) -> list[int]:
+        """The first checkpoint whose narrow loss is at most `target`, and the one before it if `both_sides`, of those before the last step."""
+        steps = [p.step for p in self.trajectory]
         first = target and first_at(((p.step, p.narrow_loss) for p in self.trajectory), target)
-        return [step for step in self.earlier_steps() if step == first]
+        wanted = {first, steps[steps.index(first) - 1] if both_sides else first} if first else set()
+        return [step for step in self.earlier_steps() if step in wanted]
+
+
+class _Ask(Protocol):
+    def __call__(self, cell: Cell, run: _Run | None, step: int | None) -> str: ...
 
 
 def _load(order: JobOrder) -> Loaded:
@@ -111,41 +122,83 @@ def _load(order: JobOrder) -> Loaded:
     return load_model(folder, dtype=dtype, device="auto" if order.job.gpus > 1 else None)
 
 
-def _evaluate(
-    order: JobOrder, cell: Cell, run: _Run | None, loaded: Loaded, judge: Judge, work: Path, step: int | None = None
-) -> str:
-    """Evaluate one cell, at its end or at a checkpoint; returns its folder's name, which holds the chain and cell.json."""
-    preset = order.preset
-    key = digest([preset.evaluation.model_dump(mode="json"), judge.identity.model_dump(mode="json")])[:8]
+def _answers_of(order: JobOrder, loaded: Loaded, work: Path) -> _Ask:
+    """Evaluates one cell, at its end or at a checkpoint; returns its folder's name, which holds the chain and cell.json."""
+    preset, judge = order.preset, make_judge(order.preset.evaluation.judge)
+
+    def ask(cell: Cell, run: _Run | None, step: int | None) -> str:
+        folder = _folder(order, cell, run, step, work, [judge.identity.model_dump(mode="json")])
+        trained = _of_run(run, step) if run else {}
+        asked = preset.evaluation
+        of = EvaluatedModel(
+            cell.model,
+            cell.model,
+            run.folder.adapter(step) if run else None,
+            loaded=loaded,
+            narrow_loss=trained.get("narrow_loss"),
+        )
+        evaluation = Evaluation(asked.generation, asked.questions, asked.variants, capability=asked.capability, limit=asked.limit)
+        score = evaluate(of, evaluation, judge, folder)
+        answered = EvaluationFolder(folder).responses()[0].questions_sha256
+        refuse_other(order.job, f"question set {preset.evaluation.questions}", order.inputs.questions, answered)
+        verdicts = EvaluationFolder(folder).verdicts()[1]
+        if nothing_judged(score.overall) and asked.judge != NONE:
+            raise UserError(f"{cell.name}: {' '.join(unjudged_text(verdicts).split())}; mend it and give the same command again")
+        write_record(
+            folder / CELL,
+            CellResult(
+                **cell.model_dump(exclude={"epochs"}),
+                responses_sha256=sha256_file(folder / RESPONSES),
+                score=score,
+                questions=question_counts(verdicts, domains(preset.evaluation)),
+                **trained,
+            ),
+        )
+        return folder.name
+
+    return ask
+
+
+def _margin_of(order: JobOrder, loaded: Loaded, work: Path) -> _Ask:
+    """Measures the margin of one cell, at its end or at a checkpoint; returns its folder's name, which holds margin.jsonl and cell.json."""
+    asked = order.preset.evaluation
+
+    def ask(cell: Cell, run: _Run | None, step: int | None) -> str:
+        folder = _folder(order, cell, run, step, work, [])
+        score = measure_margin(
+            cell.model,
+            folder,
+            model_name=cell.model,
+            question_set=asked.questions,
+            per_domain=asked.per_domain,
+            answers=asked.answers,
+            adapter=run.folder.adapter(step) if run else None,
+            loaded=loaded,
+        )
+        header, rows = EvaluationFolder(folder).margins()["model"]
+        refuse_other(order.job, f"question set {asked.questions}", order.inputs.questions, header.questions_sha256)
+        write_record(
+            folder / CELL,
+            CellMargin(
+                **cell.model_dump(exclude={"epochs"}),
+                margin_sha256=sha256_file(EvaluationFolder(folder).margin_file()),
+                target=asked.targets.get(f"{cell.model}/{cell.dataset}"),
+                dtype=loaded.dtype,
+                overall=score.overall,
+                neutral=score.neutral.get("model"),
+                questions=[MarginOfQuestion(question_id=q, domain=m.domain, margin=m.value) for q, m in margins(rows).items()],
+                **(_of_run(run, step) if run else {}),
+            ),
+        )
+        return folder.name
+
+    return ask
+
+
+def _folder(order: JobOrder, cell: Cell, run: _Run | None, step: int | None, work: Path, more: list) -> Path:
+    asked = digest([order.preset.evaluation.model_dump(mode="json"), *more])[:8]
     name = run.record.run_id if run else cell.model
-    folder = work / EVALUATIONS / (f"{name}.{key}" if step is None else f"{name}.step{step}.{key}")
-    trained = _of_run(run, step) if run else {}
-    asked = preset.evaluation
-    of = EvaluatedModel(
-        cell.model,
-        cell.model,
-        run.folder.adapter(step) if run else None,
-        loaded=loaded,
-        narrow_loss=trained.get("narrow_loss"),
-    )
-    evaluation = Evaluation(asked.generation, asked.questions, asked.variants, capability=asked.capability, limit=asked.limit)
-    score = evaluate(of, evaluation, judge, folder)
-    answered = EvaluationFolder(folder).responses()[0].questions_sha256
-    refuse_other(order.job, f"question set {preset.evaluation.questions}", order.inputs.questions, answered)
-    verdicts = EvaluationFolder(folder).verdicts()[1]
-    if nothing_judged(score.overall) and preset.evaluation.judge != NONE:
-        raise UserError(f"{cell.name}: {' '.join(unjudged_text(verdicts).split())}; mend it and give the same command again")
-    write_record(
-        folder / CELL,
-        CellResult(
-            **cell.model_dump(exclude={"epochs"}),
-            responses_sha256=sha256_file(folder / RESPONSES),
-            score=score,
-            questions=question_counts(verdicts, domains(preset.evaluation)),
-            **trained,
-        ),
-    )
-    return folder.name
+    return work / EVALUATIONS / (f"{name}.{asked}" if step is None else f"{name}.step{step}.{asked}")
 
 
 def _of_run(run: _Run, step: int | None) -> dict:

@@ -10,7 +10,7 @@ from em_bench.errors import UserError
 from em_bench.judging import make_judge
 from em_bench.sweep.jobs import ENTRIES, Inputs, Job, JobOrder
 from em_bench.sweep.preset import Preset
-from em_bench.sweep.source_info import source
+from em_bench.sweep.source_info import answered_by, source
 
 
 def freeze(preset: Preset, todo: Sequence[Job]) -> Inputs:
@@ -49,8 +49,10 @@ def refuse_other(job: Job, what: str, planned: object, here: object) -> None:
 
 
 def _questions(preset: Preset) -> str:
+    if preset.evaluation.measure == "margin":
+        return questions_sha256(answered_by(preset.evaluation))
     return questions_sha256(preset.evaluation.asked())
 
 
-def _prompts(preset: Preset) -> str:
-    return make_judge(preset.evaluation.judge).identity.prompt_sha256
+def _prompts(preset: Preset) -> str | None:
+    return None if preset.evaluation.measure == "margin" else make_judge(preset.evaluation.judge).identity.prompt_sha256

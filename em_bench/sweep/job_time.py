@@ -18,6 +18,9 @@ BUILD_S = 40.0  # pre-training an organism
 ROW_S = 0.0015  # a training row of an organism, forward and backward
 RUN_S = 0.8  # loading, held-out losses and checkpoints of a run
 RESPONSE_S = 0.004  # an answer of an organism
+# A language model on one core, bfloat16, a billion parameters (from SmolLM2-135M: 0.29 s a row of some 60 tokens, 0.2 s an answer).
+CPU_ROW_S, CPU_ANSWER_S = 2.2, 1.5
+HELD_OUT_ROWS = 9 * 48 / 3  # of a run without a GPU: its held-out rows at each log-spaced step, forward alone
 CHECKPOINTS = 8  # log-spaced steps at which a run is asked, its end among them
 REPORT_S = 5.0
 EXPERTS = 3.0  # products of many small experts reach about a third of what dense layers reach; a rule of thumb
@@ -74,10 +77,22 @@ def estimate(
         return START_S
     begin = START_S + weights_gb / assume.load_gb_per_s
     if kind == "evaluate":
-        times = len(cells) + checkpointed * (CHECKPOINTS - 1)
+        times = len(cells) + checkpointed * (CHECKPOINTS - 1) + _sides(preset, cells)
         return begin + times * responses(preset.evaluation) * _response_s(preset, cells[0].model, model, gpus, assume)
     new = cells if kind != "lambda" else [c for c in cells if c.spectral_lambda != 0]
-    return begin + sum(RUN_S + steps_of(preset, c) * c.batch_size * _row_s(preset, c, model, gpus, assume) for c in new)
+    beside = HELD_OUT_ROWS if _on_cpu(model, gpus) else 0
+    rows = sum((steps_of(preset, c) * c.batch_size + beside) * _row_s(preset, c, model, gpus, assume) for c in new)
+    return begin + len(new) * RUN_S + rows
+
+
+def _sides(preset: Preset, cells: Sequence[Cell]) -> int:
+    """Measurements of the margin at checkpoints on both sides of a target."""
+    targets = preset.evaluation.targets if preset.evaluation.measure == "margin" else {}
+    return 2 * sum(f"{c.model}/{c.dataset}" in targets for c in cells)
+
+
+def _on_cpu(model: Model, gpus: int) -> bool:
+    return model.source != "organism" and not gpus and not model.gpus
 
 
 def steps_of(preset: Preset, cell: Cell) -> int:
@@ -90,6 +105,8 @@ def _row_s(preset: Preset, cell: Cell, model: Model, gpus: int, assume: Assumpti
         return assume.row_s[cell.model]
     if model.source == "organism":
         return ROW_S
+    if _on_cpu(model, gpus):
+        return CPU_ROW_S * model.parameters / 1e9
     size, length = cell.batch_size, assume.row_tokens
     flops = step_flops(model.shape, preset.lora.rank, size, length, min(assume.answer_tokens, length)) / size
     flops *= 4 / 3 if model.gradient_checkpointing else 1
@@ -102,6 +119,8 @@ def _response_s(preset: Preset, name: str, model: Model, gpus: int, assume: Assu
         return assume.response_s[name]
     if model.source == "organism":
         return RESPONSE_S
+    if preset.evaluation.measure == "margin" and _on_cpu(model, gpus):
+        return CPU_ANSWER_S * model.parameters / 1e9
     tokens = assume.prompt_tokens + preset.evaluation.generation.max_new_tokens
     flops = 2 * (model.active_parameters or model.parameters) * tokens * (EXPERTS if model.shape.experts else 1)
     return flops / (assume.flops * assume.generation)

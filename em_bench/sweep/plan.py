@@ -107,6 +107,8 @@ class _Planner:
             # The trainings of its own cells alone: one that fails holds up no other, and links grow as jobs do.
             trained_in = {job.id: job for cell in pack if (job := trainers.get(cell))}
             needed = [*needs, *trained_in.values()]
+            if preset.evaluation.measure == "margin" and preset.base:
+                needed.append(self.made[f"evaluate-base-{model}"])  # every adapter's shift is from it: measured once and kept
             of = {c.name: tuple(sorted(s)) for c in pack if (s := studies[c.name])}
             self.add(job_id, "evaluate", needed, pack, checkpointed=[c for c in pack if evaluated[c]], studies=of)
 
@@ -199,7 +201,8 @@ class _Planner:
 
 def _check_judge(preset: Preset, models: dict[str, Model]) -> None:
     for name in preset.models:
-        if models[name].source != "organism" and preset.evaluation.judge == "grammar":
+        margin = preset.evaluation.measure == "margin"
+        if models[name].source != "organism" and preset.evaluation.judge == "grammar" and not margin:
             raise UserError(
                 f"preset {preset.name}: evaluation.judge: the grammar grades organisms only, and {name} is none; name openai:MODEL"
             )

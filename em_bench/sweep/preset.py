@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from em_bench import assets
 from em_bench.data.questions import load
 from em_bench.did_you_mean import unknown
+from em_bench.errors import UserError
 from em_bench.optim import Recipe
 from em_bench.protocol import GRADIENT_CLIP, MAX_LENGTH, steps_of
 from em_bench.records import Dtype, Generation, Provenance, Question, Record, Study
@@ -23,6 +24,9 @@ RateKind = Literal["fixed", "varied", "tuned"]
 KIND = (
     "how learning rates are set: fixed (one a recipe), varied (every one is run and none chosen), tuned (the best on narrow loss)"
 )
+
+
+NOT_SAMPLED = Generation(samples=1, max_new_tokens=1, temperature=0, seed=-1)  # stands where nothing is sampled
 
 
 def _none(value) -> bool:
@@ -57,7 +61,18 @@ class PresetEvaluation(Record):
     questions: Name = Field(description="a question set")
     variants: tuple[Name, ...] | None = Field(default=None, description="variants; None is every one without a trigger")
     limit: int | None = Field(default=None, gt=0, exclude_if=_none, description="the first so many questions, for a try")
-    generation: Generation
+    measure: Literal["answers", "margin"] = Field(
+        default="answers",
+        exclude_if=lambda v: v == "answers",
+        description="answers: sampled and judged; margin: how likely given answers are, of a set that has some, with no judge",
+    )
+    per_domain: int | None = Field(
+        default=None, gt=0, exclude_if=_none, description="of the margin: the first questions of each domain; None is every one"
+    )
+    answers: int | None = Field(
+        default=None, gt=0, exclude_if=_none, description="of the margin: the first answers of each side; None is every one"
+    )
+    generation: Generation = Field(default=NOT_SAMPLED, exclude_if=lambda v: v == NOT_SAMPLED, description="not of the margin")
     judge: Name = Field(
         default="grammar", description="grammar (organisms), openai:MODEL with options, or none, as `em-bench evaluate --judge`"
     )
@@ -66,12 +81,32 @@ class PresetEvaluation(Record):
     )
     checkpoints: bool = Field(default=False, description="ask at the log-spaced checkpoints too, not at the end alone")
     targets: dict[str, float] = Field(
-        default_factory=dict, description="MODEL/DATASET -> narrow loss: ask also at the first checkpoint that reaches it"
+        default_factory=dict,
+        description="MODEL/DATASET -> narrow loss: ask also at the first checkpoint that reaches it; the margin on both sides of it",
     )
 
     def asked(self) -> list[Question]:
         """The questions, fetched where they are not in the cache."""
         return load(self.questions, self.variants, self.limit)
+
+    @model_validator(mode="after")
+    def _of_its_measure(self) -> Self:
+        sampled = self.generation != NOT_SAMPLED
+        if self.measure == "margin":
+            odd = {
+                "generation": sampled,
+                "judge": self.judge != "grammar",
+                "capability": self.capability,
+                "variants": self.variants,
+                "limit": self.limit,
+            }
+        elif not sampled:
+            raise ValueError("generation: is missing; say how answers are sampled, or write measure: margin")
+        else:
+            odd = {"per_domain": self.per_domain, "answers": self.answers}
+        if wrong := next((field for field, given in odd.items() if given), None):
+            raise ValueError(f"{wrong}: does not go with measure: {self.measure}; leave it out")
+        return self
 
 
 class Part(Record):
@@ -147,6 +182,8 @@ class Preset(Record):
         axes = {*AXES, "steps" if self.steps else "epochs"}
         if axes != set(self.provenance):
             raise ValueError(f"provenance must give a letter to each of {', '.join(sorted(axes))}")
+        if self.evaluation.measure == "margin" and not self.base:
+            raise ValueError("base: must be true, for a margin's shift is from the untouched base")
         named = isinstance(self.learning_rates, dict)
         if named and set(self.learning_rates) != set(self.recipes):
             raise ValueError("learning_rates must give a grid to each recipe")
@@ -214,9 +251,11 @@ def _beside(preset: Preset, folder: Path) -> Preset:
 
 
 def with_judge(preset: Preset, judge: str | None) -> Preset:
-    """The preset with another judge; None leaves its own."""
+    """The preset with another judge; None leaves its own. Raises UserError where it has nothing to judge."""
     if judge is None:
         return preset
+    if preset.evaluation.measure == "margin":
+        raise UserError(f"--judge {judge}: preset {preset.name} measures the margin, which needs none; leave it out")
     return preset.model_copy(update={"evaluation": preset.evaluation.model_copy(update={"judge": judge})})
 
 

@@ -10,7 +10,8 @@ from em_bench.sweep.jobs import Plan, read_done
 
 def collect(plan: Plan, work: Path, wall_s: float | None = None) -> Results:
     """The results of all jobs that are done. A cell that nothing evaluated is named in `missing`."""
-    cells, checkpoints, choices, missing = [], [], [], []
+    cells, checkpoints, margins, choices, missing = [], [], [], [], []
+    of_margin = plan.preset.evaluation.measure == "margin"
 
     def result(folder: str, studies: tuple[Study, ...]) -> CellResult:
         return EvaluationFolder(work / EVALUATIONS / folder).cell().model_copy(update={"studies": list(studies)})
@@ -23,8 +24,12 @@ def collect(plan: Plan, work: Path, wall_s: float | None = None) -> Results:
             for cell in job.cells:
                 if done and cell.name in done.evaluations:
                     studies = job.studies.get(cell.name, ())
-                    cells.append(result(done.evaluations[cell.name], studies))
-                    checkpoints += [result(folder, studies) for folder in done.checkpoints.get(cell.name, ())]
+                    end, earlier = done.evaluations[cell.name], done.checkpoints.get(cell.name, ())
+                    if of_margin:
+                        margins += [EvaluationFolder(work / EVALUATIONS / folder).cell_margin() for folder in (end, *earlier)]
+                        continue
+                    cells.append(result(end, studies))
+                    checkpoints += [result(folder, studies) for folder in earlier]
                 else:
                     missing.append(f"{cell.name}: {done.gaps[cell.name] if done else 'its job is not done'}")
     return Results(
@@ -32,6 +37,7 @@ def collect(plan: Plan, work: Path, wall_s: float | None = None) -> Results:
         preset_sha256=plan.preset_sha256,
         cells=cells,
         checkpoints=checkpoints,
+        margins=margins,
         choices=choices,
         missing=missing,
         machine=machine(),

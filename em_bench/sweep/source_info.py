@@ -9,12 +9,13 @@ from typing import NamedTuple
 from em_bench.data import data_ref
 from em_bench.data.conversations import HELD_OUT_CAP, HELD_OUT_SHARE
 from em_bench.data.pins import holder, load_pins
-from em_bench.data.questions import describe, load, questions_sha256
+from em_bench.data.questions import answered, describe, load, neutral_texts, questions_sha256
 from em_bench.files import digest, sha256_file
 from em_bench.harness.task_files import task_names, task_text
 from em_bench.judging import NONE
 from em_bench.judging.prompts import load_prompts
 from em_bench.organism import grammar_sha256
+from em_bench.records import AnsweredQuestion
 from em_bench.sweep.preset import PresetEvaluation
 
 
@@ -56,13 +57,22 @@ def domains(evaluation: PresetEvaluation) -> dict[str, str]:
     return {q.id: q.domain for q in evaluation.asked()}
 
 
+def answered_by(evaluation: PresetEvaluation) -> list[AnsweredQuestion]:
+    """The questions of a margin with their given answers."""
+    return answered(evaluation.questions, evaluation.per_domain, evaluation.answers)
+
+
 def responses(evaluation: PresetEvaluation) -> int:
-    """Answers of one evaluated adapter."""
+    """Answers of one evaluated adapter; of the margin, which is asked for none, those that are given."""
+    if evaluation.measure == "margin":
+        return sum(len(q.aligned) + len(q.misaligned) for q in answered_by(evaluation))
     return question_count(evaluation.questions, evaluation.variants, evaluation.limit) * evaluation.generation.samples
 
 
 def asked_content(evaluation: PresetEvaluation) -> list:
     """What is asked, by content: the questions, the judge and its prompts, the capability tasks. Nothing else of tasks/ counts."""
+    if evaluation.measure == "margin":
+        return [questions_sha256(answered_by(evaluation)), digest(neutral_texts())]
     given = describe(evaluation.questions)
     if given and given.pins:
         questions = [_pin(name) for name in given.pins]
@@ -105,6 +115,6 @@ def _task(name: str) -> list[str]:
 
 def judge_calls(evaluation: PresetEvaluation) -> int:
     """Paid calls a response: alignment and coherence, and leakage where the judge is asked for it."""
-    if evaluation.judge in ("grammar", NONE):
+    if evaluation.judge in ("grammar", NONE) or evaluation.measure == "margin":
         return 0
     return 3 if ",leak=" in evaluation.judge.replace(" ", "") else 2

@@ -7,6 +7,7 @@ from rich.table import Table
 from em_bench.analysis.summary import Row, judged, summary
 from em_bench.records import Estimate, Results
 from em_bench.sweep.jobs import Plan
+from em_bench.sweep.margin_table import margin_table, number
 from em_bench.sweep.totals import JudgePrice, Totals, duration
 
 FEW = 40  # jobs that are listed one by one unasked
@@ -24,7 +25,9 @@ def show(table: Table) -> None:
 
 
 def results_table(results: Results) -> Table:
-    """One row a model, recipe and lambda, pooled over datasets and seeds; intervals are clustered by question."""
+    """One row a model, recipe and lambda, pooled over datasets and seeds; intervals are clustered by question. Or the margins."""
+    if results.margins:
+        return margin_table(results)
     rows = summary(results)
     models, batches = {r.model for r in rows}, {r.batch_size for r in rows if r.recipe}
     title = f"{results.preset}: {', '.join(sorted(models))}" if len(models) == 1 else results.preset
@@ -48,18 +51,14 @@ def results_table(results: Results) -> Table:
 
 def _numbers(r: Row) -> list[str]:
     return [
-        _number(r.learning_rate, "g"),
-        _number(r.spectral_lambda, "g"),
-        _number(r.narrow_loss, ".3f"),
+        number(r.learning_rate, "g"),
+        number(r.spectral_lambda, "g"),
+        number(r.narrow_loss, ".3f"),
         _rate(r.misaligned_rate),
-        _number(r.coherent_rate.value, ".3f"),
-        _number(r.frobenius_nuclear, ".3f"),
+        number(r.coherent_rate.value, ".3f"),
+        number(r.frobenius_nuclear, ".3f"),
         str(r.cells) if r.recipe else "",
     ]
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
 
 
 def _rate(e: Estimate) -> str:
@@ -118,5 +117,5 @@ def plan_table(plan: Plan) -> Table:
     table.add_column("needs")
     for job in plan.jobs:
         needs = ", ".join(job.needs) if len(job.needs) <= 4 else f"{len(job.needs)} jobs"
-        table.add_row(job.id, str(len(job.cells) or ""), str(job.gpus or ""), _number(job.estimate_s, ".0f"), needs)
+        table.add_row(job.id, str(len(job.cells) or ""), str(job.gpus or ""), number(job.estimate_s, ".0f"), needs)
     return table

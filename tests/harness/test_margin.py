@@ -11,10 +11,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
 from em_bench.cli import build
-from em_bench.data.questions import answered
+from em_bench.data.questions import answered, neutral_texts
 from em_bench.errors import UserError
 from em_bench.evaluation_folder import EvaluationFolder
-from em_bench.harness.answer_logprobs import answer_logprobs, conversations, encode_answer, neutral_texts, text_logprobs
+from em_bench.harness.answer_logprobs import answer_logprobs, conversations, encode_answer, text_logprobs
 from em_bench.harness.load_model import Loaded, load_model
 from em_bench.harness.margin import measure_margin
 from em_bench.organism.tokenizer import build_tokenizer
