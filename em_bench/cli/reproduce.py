@@ -21,6 +21,9 @@ def reproduce(
     judge: Annotated[
         str | None, typer.Option("--judge", "-j", help="In place of the preset's: grammar, or openai:MODEL[,OPTION=VALUE].")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A roster name or a model folder of yours, in place of the preset's base.")
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Seeds 0 to N-1 in place of the preset's own. The paper has one.", metavar="N")
     ] = None,
@@ -32,19 +35,21 @@ def reproduce(
     Kill it at any moment and run it again: it goes on. Exit code 1 when a job failed; the others are run all the same.
 
         em-bench reproduce --preset tiny
+        em-bench reproduce --preset pocket --model my-model
         em-bench reproduce --preset main --profile slurm
         em-bench reproduce --preset main --gpus 8 --judge openai:my-judge,base_url=http://127.0.0.1:8000/v1
     """
     import sys
 
+    from em_bench.analysis.margin_rows import margin_rows, sentence
     from em_bench.sweep.engine.display import AGAIN
     from em_bench.sweep.engine.profile import load_profile
     from em_bench.sweep.engine.run_preset import reproduce as run
     from em_bench.sweep.plan import make_plan
-    from em_bench.sweep.preset import load_preset, with_judge, with_seeds
+    from em_bench.sweep.preset import load_preset, with_judge, with_model, with_seeds
     from em_bench.sweep.terminal_tables import results_table, show
 
-    plan = make_plan(with_seeds(with_judge(load_preset(preset), judge), seeds))
+    plan = make_plan(with_seeds(with_judge(with_model(load_preset(preset), model), judge), seeds))
     at = load_profile(profile, cores, gpus)
     work = work or Path("em_bench_work") / plan.preset.name
     ended = run(plan, work, fresh=fresh, profile=at, only=only)
@@ -52,16 +57,18 @@ def reproduce(
         print(ended.results.model_dump_json(indent=1))
     else:
         show(results_table(ended.results))
+        if ended.results.margins:
+            print(sentence(margin_rows(ended.results)))
         print(ended.page)
     for name in ended.results.missing:
         print(f"missing: {name}", file=sys.stderr)
     if ended.failures:
-        again = f"em-bench reproduce --preset {preset} --workdir {work}{_again(profile, cores, gpus, judge, seeds)}"
+        again = f"em-bench reproduce --preset {preset} --workdir {work}{_again(profile, cores, gpus, judge, model, seeds)}"
         print(f"{ended.failures.replace(AGAIN, again)}\nrun them again: {again}", file=sys.stderr)
         raise typer.Exit(1)
 
 
-def _again(profile: str, cores: int | None, gpus: int | None, judge: str | None, seeds: int | None) -> str:
+def _again(profile: str, cores: int | None, gpus: int | None, judge: str | None, model: str | None, seeds: int | None) -> str:
     """The options of this call, for the command that goes on with it."""
     import shlex
 
@@ -70,6 +77,7 @@ def _again(profile: str, cores: int | None, gpus: int | None, judge: str | None,
         "--cores": cores,
         "--gpus": gpus,
         "--judge": judge,
+        "--model": model,
         "--seeds": seeds,
     }
     return "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)

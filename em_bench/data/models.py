@@ -1,5 +1,6 @@
 """The roster of base models (baselines/models.yaml), and where a base lies on disk."""
 
+import json
 import re
 from pathlib import Path
 from typing import Literal, Self
@@ -10,7 +11,7 @@ from em_bench import assets
 from em_bench.data.packages import Package, fetch_package
 from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
-from em_bench.files import sha256_tree
+from em_bench.files import read_text, sha256_tree
 from em_bench.machine import fast_bfloat16
 from em_bench.protocol import base_dtype
 from em_bench.records import BaseRef, Provenance, Record
@@ -39,7 +40,7 @@ class Model(Record):
     """One entry of the roster."""
 
     source: Literal["organism", "hub", "package", "folder"]
-    family: Literal["qwen3", "llama", "gemma3"]
+    family: Literal["qwen3", "llama", "gemma3", "other"]
     size: Literal["small", "medium", "large"] | None = Field(default=None, description="of an organism; None is medium")
     parameters: float | None = Field(default=None, gt=0, description="how many, to within a few per cent; exact for hub models")
     active_parameters: float | None = Field(default=None, gt=0, description="those that a token passes, where not all")
@@ -80,6 +81,42 @@ class Model(Record):
 def load_models(path: Path | None = None) -> dict[str, Model]:
     """The roster by name. Raises UserError naming the file and the field."""
     return read_yaml(path or assets.path("baselines", "models.yaml"), dict[str, Model])
+
+
+def folder_model(folder: Path) -> Model:
+    """The entry of a user's own model folder, from its config.json. Raises UserError where that does not tell the shape."""
+    given = json.loads(read_text(folder / "config.json"))
+    text = given.get("text_config") or given
+    try:
+        layers, hidden, heads, intermediate, vocabulary = (
+            int(text[k]) for k in ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
+        )
+    except (KeyError, TypeError, ValueError) as e:
+        raise UserError(
+            f"{folder}: config.json does not tell the shape of a language model ({e}); name a transformers folder"
+        ) from None
+    kv_heads, head_dim = text.get("num_key_value_heads") or heads, text.get("head_dim") or hidden // heads
+    tied = bool(text.get("tie_word_embeddings", True))
+    layer = hidden * head_dim * (2 * heads + 2 * kv_heads) + 3 * hidden * intermediate
+    return Model(
+        source="folder",
+        family=next((f for f in ("qwen3", "llama", "gemma3") if str(text.get("model_type", "")).startswith(f)), "other"),
+        parameters=layers * layer + (1 if tied else 2) * vocabulary * hidden,
+        provenance="C",
+        path=str(folder),
+        shape=Shape(
+            layers=layers,
+            hidden=hidden,
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            intermediate=intermediate,
+            vocabulary=vocabulary,
+            tied=tied,
+        ),
+        extra=True,
+        micro_batch=8,
+    )
 
 
 def check_model(name: str) -> None:

@@ -117,7 +117,7 @@ class _Ask(Protocol):
 
 def _load(order: JobOrder) -> Loaded:
     """The base, its layers over the job's GPUs where they are several."""
-    folder = base_path(order.job.model, progress=False)
+    folder = base_path(order.base, progress=False)
     dtype = order.preset.dtype or base_dtype(order.model.source, fast_bfloat16())
     return load_model(folder, dtype=dtype, device="auto" if order.job.gpus > 1 else None)
 
@@ -131,7 +131,7 @@ def _answers_of(order: JobOrder, loaded: Loaded, work: Path) -> _Ask:
         trained = _of_run(run, step) if run else {}
         asked = preset.evaluation
         of = EvaluatedModel(
-            cell.model,
+            order.base,
             cell.model,
             run.folder.adapter(step) if run else None,
             loaded=loaded,
@@ -166,7 +166,7 @@ def _margin_of(order: JobOrder, loaded: Loaded, work: Path) -> _Ask:
     def ask(cell: Cell, run: _Run | None, step: int | None) -> str:
         folder = _folder(order, cell, run, step, work, [])
         score = measure_margin(
-            cell.model,
+            order.base,
             folder,
             model_name=cell.model,
             question_set=asked.questions,

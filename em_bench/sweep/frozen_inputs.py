@@ -33,7 +33,7 @@ def check(order: JobOrder) -> None:
     job = order.job
     check_loaded()
     refuse_other(job, "the code of em_bench", job.code, code_digest(*ENTRIES[job.kind]))
-    refuse_other(job, f"model {job.model}", order.model, load_models().get(job.model))
+    refuse_other(job, f"model {job.model}", order.model, (load_models() | order.preset.own_models).get(job.model))
     for name, sha256 in order.inputs.datasets.items():
         refuse_other(job, f"dataset {name}", sha256, data_ref(name).sha256)
     if job.kind == "evaluate":

@@ -127,6 +127,12 @@ class JobOrder(Record):
     recipe: Recipe | None = None
     inputs: Inputs
 
+    @property
+    def base(self) -> str:
+        """What names its base to what loads it: the roster's name, or the folder of a model of the preset's own."""
+        own = self.preset.own_models.get(self.job.model)
+        return own.path if own and own.path else self.job.model
+
 
 class JobState(Record):
     """state.json."""

@@ -41,7 +41,7 @@ class _Planner:
     def __init__(self, preset: Preset, assume: Assumptions):
         self.preset, self.assume = preset, assume
         self.recipes = load_recipes() | preset.own_recipes
-        self.models = load_models()
+        self.models = load_models() | preset.own_models
         for kind, names, known in (("models", preset.models, self.models), ("recipes", preset.recipes, self.recipes)):
             for name in names:
                 if name not in known:
@@ -193,7 +193,8 @@ class _Planner:
         """What names a base before it is there. An organism's own digest would take torch to learn; its sources do not."""
         known = self.models[model]
         if known.source == "folder":
-            return [base_ref(model, base_path(model)).revision]
+            at = known.path if model in self.preset.own_models and known.path else model
+            return [base_ref(at, base_path(at)).revision]
         if known.package:
             return [known.package.digest]
         return [known.hub_id, known.revision] if known.source == "hub" else [known.family, known.size, grammar_sha256()]

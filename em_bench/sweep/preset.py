@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from em_bench import assets
+from em_bench.data.models import Model, folder_model
 from em_bench.data.questions import load
 from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
@@ -147,6 +148,9 @@ class Preset(Record):
     datasets: tuple[Name, ...] = Field(min_length=1)
     recipes: tuple[Name, ...] = Field(min_length=1, description="names of baselines/optimisers.yaml, or of own_recipes")
     own_recipes: dict[Name, Recipe] = Field(default_factory=dict, description="recipes of this preset alone, e.g. a submission's")
+    own_models: dict[Name, Model] = Field(
+        default_factory=dict, exclude_if=lambda v: not v, description="bases of this preset alone, e.g. a user's folder"
+    )
     study: Study | None = Field(default=None, exclude_if=_none, description="the paper's study that this preset is")
     rates: RateKind | None = Field(default=None, exclude_if=_none, description=KIND)
     learning_rates: Literal["grid", "default"] | Rates = Field(
@@ -265,3 +269,23 @@ def with_seeds(preset: Preset, seeds: int | None) -> Preset:
         return preset
     parts = {name: part.model_copy(update={"seeds": None}) for name, part in preset.parts.items()}
     return preset.model_copy(update={"seeds": tuple(range(seeds)), "parts": parts})
+
+
+def with_model(preset: Preset, model: str | None) -> Preset:
+    """The preset with another base in the place of its one: a roster name, or the folder of one's own model; None leaves its own.
+
+    Targets of narrow loss are of the preset's base and are left out, as are its GPUs. Raises UserError where the preset has several.
+    """
+    if model is None:
+        return preset
+    if len(preset.models) > 1:
+        raise UserError(
+            f"--model {model}: preset {preset.name} has {len(preset.models)} bases, and it replaces one; take another preset"
+        )
+    own = {}
+    if Path(model).is_dir():
+        own, model = {(folder := Path(model).resolve()).name: folder_model(folder)}, folder.name
+    parts = {name: part.model_copy(update={"models": None}) for name, part in preset.parts.items()}
+    evaluation = preset.evaluation.model_copy(update={"targets": {}})
+    changed = {"models": (model,), "parts": parts, "own_models": own, "evaluation": evaluation, "gpus": {}}
+    return preset.model_copy(update=changed if model not in preset.models else {})

@@ -5,7 +5,6 @@ from collections import Counter
 from pydantic import Field
 
 from em_bench.data.lora_cost import adapter_parameters
-from em_bench.data.models import load_models
 from em_bench.records import Record
 from em_bench.sweep.job_time import CHECKPOINTS, Assumptions
 from em_bench.sweep.jobs import Cell, Plan
@@ -108,7 +107,7 @@ def trained_cells(plan: Plan) -> list[Cell]:
 
 
 def _share(plan: Plan, name: str) -> ModelTotals:
-    model, lora = load_models()[name], plan.preset.lora
+    model, lora = plan.models[name], plan.preset.lora
     jobs = [j for j in plan.jobs if any(c.model == name for c in j.cells)]
     runs = sum(c.model == name for c in trained_cells(plan))
     if model.source == "organism":

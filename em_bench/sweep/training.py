@@ -22,7 +22,7 @@ def spec_of(order: JobOrder, cell: Cell, base_dir: Path) -> RunSpec:
     """The run of a resolved cell."""
     preset, data = order.preset, data_ref(cell.dataset)
     return run_spec(
-        base_ref(cell.model, base_dir),
+        base_ref(order.base, base_dir),
         data.model_copy(update={"sha256": order.inputs.datasets[cell.dataset]}),
         order.recipe.resolve(cell.learning_rate),
         spectral_lambda=cell.spectral_lambda,
@@ -49,7 +49,7 @@ def train_cells(done: JobDone, order: JobOrder, choices: dict[str, Choice], work
         if settled is None:
             gaps[cell.name] = "nothing met the rule by which it is chosen"
         else:
-            base_dir = base_path(cell.model, progress=False)
+            base_dir = base_path(order.base, progress=False)
             spec = spec_of(order, settled, base_dir)
             try:
                 folder = train(

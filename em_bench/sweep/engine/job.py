@@ -53,7 +53,7 @@ def _run(order: JobOrder, work: Path, progress: Progress) -> JobDone:
     done = JobDone(job=job.id, key=job.key, wall_s=0.0)
     choices = {d.choice.kind: d.choice for d in earlier if d.choice}
     if job.kind == "base":
-        base_path(job.model, progress=False)
+        base_path(order.base, progress=False)
         return done
     if job.kind == "evaluate":
         runs = {cell: run for d in earlier for cell, run in d.runs.items()}
