@@ -64,6 +64,12 @@ def load_runs(paths: Sequence[Path], unended: Callable[[Path], Results] | None =
     mixed benchmark versions, which must not be averaged.
     """
     results = [unended(Path(p)) if unended and _is_unended(Path(p)) else _read(_file(Path(p))) for p in paths]
+    for r, p in zip(results, paths, strict=True):
+        if r.margins and not r.cells:
+            raise UserError(
+                f"report: {p}: holds margins and no judged answers, and the paper's findings are of those; "
+                "its table and page are em-bench reproduce's"
+            )
     versions = {v: p for r, p in reversed(list(zip(results, paths, strict=True))) for v in _versions(r)}
     if len(versions) > 1:
         said = "; ".join(f"{path}: {version}" for version, path in versions.items())
