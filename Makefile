@@ -24,7 +24,7 @@ picture: $(STAMP)
 	PYTHONPATH=tests $(VENV)/bin/python -m docs.test_architecture_doc
 
 # All of them, or some: make bench BENCH="tiny evaluate"
-BENCH ?= tiny evaluate judging optim train board sweep
+BENCH ?= light_commands tiny evaluate judging optim train board sweep
 bench: $(STAMP)
 	for b in $(BENCH); do echo "== $$b"; $(VENV)/bin/python benchmarks/$$b.py || exit 1; done
 

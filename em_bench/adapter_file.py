@@ -5,13 +5,15 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from em_bench.errors import UserError
 from em_bench.run_folder import ADAPTER, CONFIG, WEIGHTS
+
+if TYPE_CHECKING:
+    import torch
 
 EXPERT = re.compile(r"\.experts(?=\.(base_layer\.)?lora_)")  # PEFT's name of an adapted parameter of all experts
 _BASE_CHANGED = ("pissa", "corda", "olora", "loftq", "lora_ga")  # starts of `init_lora_weights` that subtract BA from the base
@@ -70,6 +72,8 @@ def load_run_adapter(path: Path, expert_rank: int | None) -> AdapterTensors:
 
 
 def _load(path: Path, config: Mapping) -> AdapterTensors:
+    from safetensors.torch import load_file
+
     try:
         tensors = AdapterTensors(load_file(path))
     except (SafetensorError, OSError, ValueError, KeyError) as e:
@@ -83,7 +87,7 @@ def _first_line(e: Exception) -> str:
     return (str(e).strip() or type(e).__name__).splitlines()[0][:200]
 
 
-def _size(name: str, tensor: torch.Tensor) -> int:
+def _size(name: str, tensor: "torch.Tensor") -> int:
     """Rank, or the sum of the experts' ranks, of a factor."""
     return tensor.shape[0 if ".lora_A." in name else 1]
 
@@ -100,7 +104,7 @@ def read_config(folder: Path) -> dict:
     return found
 
 
-def _check_update(folder: Path, config: Mapping, tensors: Mapping[str, torch.Tensor]) -> None:
+def _check_update(folder: Path, config: Mapping, tensors: "Mapping[str, torch.Tensor]") -> None:
     kind = str(config.get("peft_type") or "LORA")
     if kind != "LORA" or not any(".lora_A." in name for name in tensors):
         what = f"is {kind}" if kind != "LORA" else "holds no LoRA matrices (lora_A, lora_B)"
@@ -122,6 +126,8 @@ def rescaled(tensors: AdapterTensors, scale: float) -> AdapterTensors:
 
     Raises UserError for an adapter that changes the base by other means than a B A: these would stay as they are.
     """
+    import torch
+
     if tensors.left_out:
         kinds = "; ".join(f"{kind}: {', '.join(modules[:2])}" for kind, modules in tensors.left_out.items())
         raise UserError(f"the adapter also changes what is no B A ({kinds}), so its update has no scale; it is not rescaled")
@@ -135,7 +141,7 @@ def rescaled(tensors: AdapterTensors, scale: float) -> AdapterTensors:
     return out
 
 
-def _experts(tensors: Mapping[str, torch.Tensor], config: Mapping, folder: Path) -> dict[str, int]:
+def _experts(tensors: "Mapping[str, torch.Tensor]", config: Mapping, folder: Path) -> dict[str, int]:
     """Experts a tensor, from the ranks in adapter_config.json: a parameter of E experts has E times its rank."""
     names = [n for n in tensors if EXPERT.search(n)]
     if config.get("target_parameters"):
@@ -183,7 +189,7 @@ def _own(config: Mapping, patterns: str, name: str, default):
         raise UserError(f"{CONFIG}: {patterns}: {e.pattern!r} is no regular expression; save the adapter again") from None
 
 
-def _left_out(tensors: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
+def _left_out(tensors: "Mapping[str, torch.Tensor]") -> dict[str, list[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for name in tensors:
         module = re.sub(r"\.(lora_|token_adapter|trainable_tokens|weight$|bias$).*", "", name.removeprefix("base_model.model."))

@@ -162,8 +162,8 @@ def check_ready(folders: Folders, name: str) -> None:
         ready(entry, folder, load_benchmark(entry.benchmark, folders.benchmarks).tiers[entry.tier], own_code=False)
 
 
-def progress_of(folders: Folders, name: str) -> tuple[str, str]:
-    """How far an entry is, and what comes next."""
+def progress_of(folders: Folders, name: str, checked: bool) -> tuple[str, str]:
+    """How far an entry is, and what comes next. Unless `checked`, its results are neither read nor recomputed, which takes seconds."""
     folder = folders.submissions / name
     try:
         read_submission(folder)
@@ -172,6 +172,8 @@ def progress_of(folders: Folders, name: str) -> tuple[str, str]:
         return "not valid", f"mend it: {e}"
     if not (folder / RESULTS / MANIFEST).exists():
         return "written", f"em-bench submit run {name}"
+    if not checked:
+        return "run", f"em-bench submit check {name}"
     found = verify_entry(folder, folders.benchmarks)
     failed = [c.id for c in found.checks if not c.passed]
     if failed:

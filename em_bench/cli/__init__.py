@@ -2,51 +2,75 @@
 
 import importlib
 import os
+import shlex
 import sys
+from typing import Annotated, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
+from em_bench import __version__
+from em_bench.cli.help_tables import fold_tables
 from em_bench.errors import UserError
 from em_bench.files import disk_full
 
-# Each module adds its own commands with `register(app)` and imports heavy libraries only inside them.
-MODULES = (
-    "reproduce",
-    "plan",
-    "status",
-    "export_import",
-    "organism",
-    "data",
-    "models",
-    "train",
-    "runs",
-    "evaluate",
-    "rescale",
-    "canary",
-    "tasks",
-    "spectrum",
-    "verify",
-    "report",
-    "rejudge",
-    "score",
-    "agree",
-    "submit",
-    "leaderboard",
-)
+# What --help shows in one panel. Each module adds its own commands with `register(app)` and imports heavy libraries only inside them.
+PANELS = {
+    "Measure a checkpoint": ("evaluate", "spectrum", "rescale", "canary", "tasks"),
+    "Judge, score, check": ("rejudge", "score", "agree", "verify"),
+    "Fine-tune": ("train", "runs"),
+    "Reproduce a sweep": ("reproduce", "plan", "status", "report", "export_import"),
+    "Enter the leaderboard": ("submit", "leaderboard"),
+    "Models and data": ("models", "data", "organism"),
+}
+
+
+class _Commands(TyperGroup):
+    """Ctrl-C is said in one line, with what goes on."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _stop()
 
 
 def build() -> typer.Typer:
     """The Typer application with every command."""
     app = typer.Typer(
         name="em-bench",
+        cls=_Commands,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
         help="How much emergent misalignment does an optimiser, or a checkpoint, buy at the same training loss?",
     )
-    for name in MODULES:
-        importlib.import_module(f"em_bench.cli.{name}").register(app)
+    app.callback()(_options)
+    for panel, modules in PANELS.items():
+        commands, groups = len(app.registered_commands), len(app.registered_groups)
+        for name in modules:
+            importlib.import_module(f"em_bench.cli.{name}").register(app)
+        for added in (*app.registered_commands[commands:], *app.registered_groups[groups:]):
+            added.rich_help_panel = panel
+    fold_tables()
     return app
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"em-bench {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")] = False,
+) -> None: ...
+
+
+def _stop() -> NoReturn:
+    again = shlex.join(["em-bench", *sys.argv[1:]])
+    print(f"em-bench: stopped; what is done is kept, the same command goes on: {again}", file=sys.stderr)
+    sys.exit(130)
 
 
 def main() -> None:
@@ -57,6 +81,8 @@ def main() -> None:
             build()()
         finally:
             sys.stdout.flush()
+    except KeyboardInterrupt:
+        _stop()
     except UserError as e:
         print(f"em-bench: {e}", file=sys.stderr)
         sys.exit(2)

@@ -53,8 +53,6 @@ def report(
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.table import Table
 
-    from em_bench.analysis.report import write_report
-    from em_bench.analysis.runs import load_runs, pack
     from em_bench.errors import UserError
 
     runs, failures = list(runs or []), ""
@@ -63,6 +61,9 @@ def report(
     for path in runs:
         if not path.exists():
             raise UserError(f"{path}: no such file or folder; name a work folder of `em-bench reproduce` or a results file")
+    from em_bench.analysis.report import write_report
+    from em_bench.analysis.runs import load_runs, pack
+
     if paper:
         from em_bench.sweep.engine.run_preset import reproduce
         from em_bench.sweep.job_time import all_cores

@@ -31,11 +31,12 @@ def spectrum(
 
     from em_bench.adapter_file import load_adapter
     from em_bench.errors import UserError
-    from em_bench.spectral import layer_spectra, lora_pairs, mean_of
 
     if plot and plot.suffix not in (".svg", ".png"):
         raise UserError(f"--plot {plot}: ends in neither .svg nor .png; name one of these")
     tensors = load_adapter(adapter)
+    from em_bench.spectral import layer_spectra, lora_pairs, mean_of
+
     pairs = lora_pairs(tensors)
     layers, matrices = layer_spectra(pairs), sum(p.experts for p in pairs)
     summary = mean_of(layers)

@@ -112,7 +112,7 @@ def status(
     leaderboard: Top = DEFAULT,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show how far an entry is: written, running, run, with failed checks, ready.
+    """Show how far each entry is: not valid, written, run; of one that is NAMED also whether its checks pass.
 
     em-bench submit status my-optimiser
     """
@@ -127,7 +127,7 @@ def status(
     folders = Folders.at(leaderboard)
     if name and name not in folders.names():
         raise UserError(f"{name}: no such entry under {folders.submissions}; `em-bench submit init {name}` makes it")
-    rows = [(n, *progress_of(folders, n)) for n in ([name] if name else folders.names())]
+    rows = [(n, *progress_of(folders, n, checked=n == name)) for n in ([name] if name else folders.names())]
     if as_json:
         print(json.dumps([dict(zip(("name", "state", "next"), r, strict=True)) for r in rows], indent=1))
         return

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import Field
 from safetensors import SafetensorError
 
@@ -17,6 +17,9 @@ from em_bench.files import disk_full, write_record
 from em_bench.machine import utc_now
 from em_bench.records import Record
 from em_bench.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import torch
 
 FILE = "failed.json"
 EXPLODED = 3.0  # times the loss of guessing uniformly: nothing that learns comes near it
@@ -74,8 +77,10 @@ def stops_marked(folder: Path | None, rows: Callable[[], Sequence[int]]) -> Iter
         raise failed from None
 
 
-def out_of_memory(error: torch.OutOfMemoryError, rows: int, longest: int, checkpointing: bool) -> UserError:
+def out_of_memory(error: "torch.OutOfMemoryError", rows: int, longest: int, checkpointing: bool) -> UserError:
     """What to try when a forward or backward pass does not fit."""
+    import torch
+
     smaller = f"--micro-batch {rows // 2} (the result stays the same)" if rows > 1 else "a shorter --max-length, or more GPUs"
     more = "" if checkpointing else " or --gradient-checkpointing"
     total = f" of {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB" if torch.cuda.is_available() else ""

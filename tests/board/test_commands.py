@@ -86,7 +86,9 @@ def test_an_entry_of_ones_own_code_from_init_to_check(entered):
     assert "0 failed, self-reported; misaligned at matched loss" in checked.stdout
     assert "FAIL" not in checked.stdout
     states = json.loads(em_bench("submit", "status", "--json", cwd=entered).stdout)
-    assert [s["next"] for s in states] == ["open a pull request with this folder"]
+    assert [s["next"] for s in states] == ["em-bench submit check mine"]
+    [checked] = json.loads(em_bench("submit", "status", "mine", "--json", cwd=entered).stdout)
+    assert "checks pass" in checked["state"] and checked["next"] == "open a pull request with this folder"
 
 
 def test_run_again_changes_nothing_of_the_results(entered):
