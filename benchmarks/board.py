@@ -14,10 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "board"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-import synthetic_entries as synthetic
-from browser import CHROMIUM, Browser
+from helpers import synthetic_entries as synthetic
+from helpers.browser import CHROMIUM, Browser
 
 from em_bench.board.board import read_board
 from em_bench.board.publish import publish

@@ -91,6 +91,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["NO_PROXY"] = "127.0.0.1"
 
+    from em_bench.judging import JudgeOptions
     from em_bench.judging.openai import OpenAIJudge
 
     calls = multiprocessing.Value("q", 0, lock=False)
@@ -104,7 +105,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for i in range(options.rounds):
             bare = direct(url, 2 * options.responses, options.concurrency)
-            judge = OpenAIJudge("judge", base_url=url, concurrency=options.concurrency, cache=Path(folder, f"{i}.sqlite"))
+            asked = JudgeOptions(base_url=url, concurrency=options.concurrency, cache=Path(folder, f"{i}.sqlite"))
+            judge = OpenAIJudge("judge", asked)
             calls.value = 0
             start, cpu = time.perf_counter(), time.process_time()
             first = judge.judge(items)

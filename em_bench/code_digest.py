@@ -87,8 +87,10 @@ def _imported(node: ast.AST) -> Iterator[str]:
         yield from (a.name for a in node.names)
     elif isinstance(node, ast.ImportFrom):
         yield from (f"{node.module}.{a.name}" for a in node.names)
-    types_alone = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-    for child in node.orelse if types_alone else ast.iter_child_nodes(node):
+    run = ast.iter_child_nodes(node)
+    if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        run = iter(node.orelse)
+    for child in run:
         yield from _imported(child)
 
 

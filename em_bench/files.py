@@ -155,14 +155,18 @@ def read_jsonl(path: Path, header: type[H], row: type[M]) -> tuple[H, list[M]]:
     text = read_text(Path(path))
     if not text:
         raise UserError(f"{path}: empty; the first line must be a {header.__name__}")
-    out = []
+    head, out = None, []
     # Not splitlines: answers may hold U+2028 and other characters that it takes for the end of a line.
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         try:
-            out.append((header if number == 1 else row).model_validate_json(line))
+            if number == 1:
+                head = header.model_validate_json(line)
+            else:
+                out.append(row.model_validate_json(line))
         except ValidationError as e:
             raise UserError(f"{path}:{number}: {first_problem(e)}") from None
-    return out[0], out[1:]
+    assert head is not None  # a text that is not empty has a first line
+    return head, out
 
 
 def first_problem(error: ValidationError) -> str:

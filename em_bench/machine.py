@@ -63,7 +63,7 @@ def fast_bfloat16() -> bool:
 
     if torch.cuda.is_available():
         return True
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 has it not
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 has it not
     return any(capabilities.get(c) for c in ("avx512_bf16", "amx_bf16", "bf16"))
 
 

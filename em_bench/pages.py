@@ -5,5 +5,5 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 def templates(package: str) -> Environment:
     """The templates of a package of em_bench, e.g. `em_bench.board`."""
-    rules = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    return Environment(loader=PackageLoader(package), **rules)
+    loader = PackageLoader(package)
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

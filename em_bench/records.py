@@ -15,6 +15,8 @@ Provenance = Literal["P", "S", "C"]  # paper itself, independent readings of the
 Dtype = Literal["float32", "bfloat16", "float64", "int8", "nf4"]
 Study = Literal["main", "scale", "loss-alignment", "dynamics", "regularisation"]  # the five of "Evil Spectra"
 
+RecipeClass = Literal["organism", "llm"]  # of models, for which a recipe names learning rates apart
+
 
 class Record(BaseModel):
     """Base of all records: immutable, no unknown fields, no NaN or infinity."""
@@ -71,7 +73,7 @@ class LoraSpec(Record):
     @property
     def scale(self) -> float:
         """Of B A in every layer, those of experts included (rsLoRA)."""
-        return self.alpha / self.rank**0.5
+        return float(self.alpha / self.rank**0.5)
 
 
 class RunSpec(Record):

@@ -164,8 +164,8 @@ def mean_of(spectra: Sequence[LayerSpectrum]) -> SpectralSummary | None:
 
 def norm_of(spectra: Sequence[LayerSpectrum]) -> float | None:
     """Frobenius norm of the update of several layers together, 0 for none; None where the scale of one is not known."""
-    norms = [s.norm for s in spectra]
-    return None if None in norms else math.hypot(*norms)
+    norms = [s.norm for s in spectra if s.norm is not None]
+    return math.hypot(*norms) if len(norms) == len(spectra) else None
 
 
 def flatness_penalty(pairs: Sequence[LoraPair]) -> float:
@@ -254,21 +254,26 @@ def _grams(pairs: Sequence[LoraPair]) -> list[tuple[torch.Tensor, torch.Tensor]]
     return [(one(A), one(B.mT)) for A, B in (p.split(p.A, p.B) for p in pairs)]
 
 
+def _gradient(p: torch.Tensor) -> torch.Tensor:
+    """That of a parameter, zeros where it has none yet."""
+    if p.grad is None:
+        p.grad = torch.zeros_like(p)
+    return p.grad
+
+
 def _add_products(products: Sequence[tuple[LoraPair, torch.Tensor, torch.Tensor]], weight: float) -> list[None]:
     """Add `weight` times CA A and B CB to the gradients of each pair, in the parameters' own precision."""
     scratch = Scratch(_factors([p for p, _, _ in products]), products[0][0].A.dtype)
     for pair, CA, CB in products:
-        for p in (pair.A, pair.B):
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
+        gA, gB = _gradient(pair.A), _gradient(pair.B)
         dtype = pair.A.dtype
         CA, CB, A, B = CA.to(dtype), CB.to(dtype), pair.A.detach(), pair.B.detach()
         if pair.experts == 1:
-            add_product(pair.A.grad, CA[0], A, weight, scratch)
-            add_product(pair.B.grad, B, CB[0], weight, scratch)
+            add_product(gA, CA[0], A, weight, scratch)
+            add_product(gB, B, CB[0], weight, scratch)
         else:
             A, B = pair.split(A, B)
-            gA, gB = pair.split(pair.A.grad, pair.B.grad)  # views
+            gA, gB = pair.split(gA, gB)  # views
             gA.add_(CA @ A, alpha=weight)
             gB.add_(B @ CB, alpha=weight)
     return [None] * len(products)

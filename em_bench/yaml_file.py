@@ -16,8 +16,9 @@ MAX_BYTES = 16 * 2**20
 class Loader(yaml.SafeLoader):
     """Safe YAML in which a key stands once, and 1e-8 is a number as on the command line (YAML 1.1 takes it for text)."""
 
-    def compose_mapping_node(self, anchor):
-        node, seen = super().compose_mapping_node(anchor), set()
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if (key.tag, key.value) in seen:

@@ -68,13 +68,13 @@ def anova(table: pd.DataFrame, value: str = "rate", axes: tuple[str, ...] = AXES
         return Missing(reason=f"no axis varies ({'; '.join(left_out)})")
     if table[value].nunique() < 2:
         return Missing(reason=f"all {len(table)} runs have the same {value}: {table[value].iloc[0]:g}; no variance to share out")
-    alone = [(a,) for a in varying]
+    alone: list[tuple[str, ...]] = [(a,) for a in varying]
     model = _model(table, value, alone)
     if np.linalg.matrix_rank(model.exog) < model.exog.shape[1]:
         return Missing(reason=f"the design does not separate {', '.join(varying)}: some of them always change together")
     if model.df_resid < MIN_RESIDUAL:
         return Missing(reason=f"{len(table)} runs leave {model.df_resid:g} residual degrees of freedom; needs {MIN_RESIDUAL}")
-    terms = alone + list(combinations(varying, 2))
+    terms = [*alone, *combinations(varying, 2)]
     whole = _model(table, value, terms)
     if np.linalg.matrix_rank(whole.exog) < whole.exog.shape[1] or whole.df_resid < MIN_RESIDUAL:
         terms, whole = alone, model

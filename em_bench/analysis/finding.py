@@ -1,6 +1,7 @@
 """One finding: the paper's number beside ours, the rule that decides, and the sample that would tell."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,17 @@ class Finding(Record):
     verdict: Verdict
     why: str
     needed: str = ""
+
+
+class Evidence(NamedTuple):
+    """A number with its interval on the rule's scale, the standard deviation of a unit, and how many units there are."""
+
+    value: float
+    low: float
+    high: float
+    sd: float
+    units: str
+    n: int
 
 
 def protocol(rows: pd.DataFrame) -> str:
@@ -96,17 +108,14 @@ def around(target: float, widest: float) -> Rule:
 def decided(
     claim: Claim,
     rule: Rule,
-    interval: tuple[float, float, float],
+    evidence: Evidence,
     ours: str,
     rows: pd.DataFrame,
-    sd: float,
-    units: str,
-    n: int,
     truth: float | None = None,
     show: Callable[[float], float] = float,
 ) -> Finding:
-    """`interval` is (value, low, high) on the rule's scale; `show` brings it to the reader's; `sd` is of a unit."""
-    value, low, high = interval
+    """`show` brings numbers from the rule's scale to the reader's."""
+    value, low, high, sd, units, n = evidence
     verdict, needed = rule(low, high), ""
     if verdict == "cannot tell":
         found, at = units_needed(rule, FACTS[claim.id].number if truth is None else truth, sd), ""

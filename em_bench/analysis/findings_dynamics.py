@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import kendalltau, t
 
 from em_bench.analysis.dynamics import NO_EM, followed
-from em_bench.analysis.finding import Claim, above, below, decided, inside, unknown
+from em_bench.analysis.finding import Claim, Evidence, above, below, decided, inside, unknown
 from em_bench.analysis.findings_end_of_training import SAME, Measured, share
 from em_bench.analysis.missing import Missing
 from em_bench.analysis.paired import Difference
@@ -62,7 +62,7 @@ def _parted(values: Callable[[pd.DataFrame], pd.Series], rule: Rule) -> Callable
         mean, sd = float(d.mean()), float(d.std(ddof=1))
         half = float(t.ppf(0.975, len(d) - 1)) * sd / np.sqrt(len(d))
         said = f"{mean:+z.1f} points [{mean - half:+z.1f}, {mean + half:+z.1f}] over {len(d)} settings"
-        return decided(claim, rule, (mean, mean - half, mean + half), said, rows, sd, "settings", len(d)), rows
+        return decided(claim, rule, Evidence(mean, mean - half, mean + half, sd, "settings", len(d)), said, rows), rows
 
     return measure
 
@@ -96,7 +96,7 @@ def _loss_order(runs: Runs, claim: Claim) -> Measured:
     low, high = map(float, np.quantile(drawn, [0.025, 0.975]))
     said = f"tau {value:+.2f} [{low:+.2f}, {high:+.2f}] over {losses.shape[1]} optimisers and {n} settings"
     sd = (high - low) / 3.92 * np.sqrt(n)
-    return decided(claim, _unpredicted, (value, low, high), said, rows, sd, "settings", n), rows
+    return decided(claim, _unpredicted, Evidence(value, low, high, sd, "settings", n), said, rows), rows
 
 
 def regularised(runs: Runs) -> pd.DataFrame:
@@ -114,11 +114,12 @@ def _term(recipe: str, rule: Rule) -> Callable[[Runs, Claim], Measured]:
             return unknown(claim, mine, step.reason), mine
         mine = _both_arms(mine, step.spectral_lambda)
         d = step.gain
-        if not isinstance(d, Difference):
+        assert d is not None  # the step picked is not lambda 0's own
+        if isinstance(d, Missing):
             return unknown(claim, mine, d.reason), mine
         cost = f", cost {step.cost.mean:+z.3f} nats" if isinstance(step.cost, Difference) else ""
         said = f"{d.mean:+z.1f} points [{d.low:+z.1f}, {d.high:+z.1f}] at lambda {step.spectral_lambda:g}{cost}, over {d.over}"
-        return decided(claim, rule, (d.mean, d.low, d.high), said, mine, d.sd, d.unit, d.units), mine
+        return decided(claim, rule, Evidence(d.mean, d.low, d.high, d.sd, d.unit, d.units), said, mine), mine
 
     return measure
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from em_bench.analysis import loss_alignment
-from em_bench.analysis.finding import Claim, Finding, above, around, below, decided, made, unknown
+from em_bench.analysis.finding import Claim, Evidence, Finding, above, around, below, decided, made, unknown
 from em_bench.analysis.loss_alignment import TRAIN
 from em_bench.analysis.marginals import AXES, comparable, weighted
 from em_bench.analysis.missing import Missing
@@ -41,7 +41,7 @@ def contrast(recipe: str, rule: Rule) -> Callable[[Runs, Claim], Measured]:
         if isinstance(d, Missing):
             return unknown(claim, rows, d.reason), rows
         said = f"{d.mean:+z.1f} points [{d.low:+z.1f}, {d.high:+z.1f}] over {d.over}"
-        found = decided(claim, rule, (d.mean, d.low, d.high), said, rows, d.sd, d.unit, d.units)
+        found = decided(claim, rule, Evidence(d.mean, d.low, d.high, d.sd, d.unit, d.units), said, rows)
         kept = comparable(rows, "recipe", [a for a in AXES if a != "recipe"])
         return found, rows if isinstance(kept, Missing) else kept[0]
 
@@ -56,11 +56,12 @@ def _spread(runs: Runs, claim: Claim) -> Measured:
     if s.high is None:
         return unknown(claim, main, f"{s.ratio:.1f}x, at least {s.low:.1f}x; {s.note}"), main
     questions = len({q.cluster for c in main["cell"] for q in c.questions})
-    interval = tuple(map(float, np.log([s.ratio, s.low, s.high])))
+    ratio, low, high = (float(v) for v in np.log([s.ratio, s.low, s.high]))
     said = f"{s.ratio:.1f}x [{s.low:.1f}, {s.high:.1f}], {s.highest} over {s.lowest}"
-    sd, paper = (interval[2] - interval[1]) / 3.92 * np.sqrt(questions), FACTS[claim.id].number
+    sd, paper = (high - low) / 3.92 * np.sqrt(questions), FACTS[claim.id].number
     rule = around(paper, WIDEST)
-    told = decided(claim, rule, interval, said, main, sd, "questions", questions, np.log(paper), lambda v: float(np.exp(v)))
+    evidence = Evidence(ratio, low, high, sd, "questions", questions)
+    told = decided(claim, rule, evidence, said, main, np.log(paper), lambda v: float(np.exp(v)))
     if told.verdict == "does not":
         told = told.model_copy(update={"why": f"the spread is {'larger' if s.low > paper else 'smaller'}"})
     return told, main
@@ -72,7 +73,7 @@ def _qwen3_4b(runs: Runs, claim: Claim) -> Measured:
     if rows.empty:
         return unknown(claim, rows, "a level of one model, and there is no run of Qwen3-4B here", "runs of Qwen3-4B"), rows
     value, low, high = weighted(rows, np.full(len(rows), 1 / len(rows)), "alignment")
-    if low is None:
+    if low is None or high is None:
         return unknown(claim, rows, "one question; no interval"), rows
     held = low <= FACTS[claim.id].number <= high
     said = f"{value:.1f} [{low:.1f}, {high:.1f}] over {len(rows)} runs"
@@ -115,7 +116,7 @@ def explained(fit: Callable, field: str, line: float) -> Callable[[Runs, Claim],
         said = f"{claim.rule.split(' >')[0]} {value:.2f} [{f.r2_low:.2f}, {f.r2_high:.2f}] over {f.runs} runs in {f.settings} "
         said += f"settings of {rows['model'].iloc[0]}, {f.parameters} parameters"
         sd, interval = (f.r2_high - f.r2_low) / 3.92 * np.sqrt(f.settings), (value, f.r2_low, f.r2_high)
-        return decided(claim, above(line), interval, said, rows, sd, "settings", f.settings), rows
+        return decided(claim, above(line), Evidence(*interval, sd, "settings", f.settings), said, rows), rows
 
     return measure
 
@@ -133,9 +134,10 @@ def _sgd_lowest(runs: Runs, claim: Claim) -> Measured:
         return unknown(claim, rows, _no_train_loss(rows) or "no run of SGD beside another optimiser"), rows
     at = float(kept.groupby("recipe")["log_loss"].max().min()) if organism(rows) else AT
     lines = loss_alignment.lines_at(kept, at)
-    reason = loss_alignment.unsupported(kept, at) or (lines.reason if isinstance(lines, Missing) else None)
-    if reason:
+    if reason := loss_alignment.unsupported(kept, at):
         return unknown(claim, rows, reason, "runs near that loss"), rows
+    if isinstance(lines, Missing):
+        return unknown(claim, rows, lines.reason, "runs near that loss"), rows
     by = {line.recipe: line for line in lines}
     sgd, other = by.pop("sgd"), min(by.values(), key=lambda line: line.alignment)
     value = sgd.alignment - other.alignment
@@ -143,7 +145,7 @@ def _sgd_lowest(runs: Runs, claim: Claim) -> Measured:
     said = f"{value:+.1f} points [{value - half:+.1f}, {value + half:+.1f}] against {other.recipe} at ln training loss {at:.2f}"
     n = len(set(loss_alignment.settings(kept)))
     interval = (value, value - half, value + half)
-    return decided(claim, below(0.0), interval, said, rows, half / 1.96 * np.sqrt(n), "settings", n), rows
+    return decided(claim, below(0.0), Evidence(*interval, half / 1.96 * np.sqrt(n), "settings", n), said, rows), rows
 
 
 def _batch_size(runs: Runs, claim: Claim) -> Measured:
@@ -157,18 +159,18 @@ def _batch_size(runs: Runs, claim: Claim) -> Measured:
     if isinstance(d, Missing):
         return unknown(claim, rows, d.reason), rows
     said = f"{d.mean:+z.1f} points [{d.low:+z.1f}, {d.high:+z.1f}] at batch {sizes[0]} against {sizes[-1]}, over {d.over}"
-    return decided(claim, below(0.0), (d.mean, d.low, d.high), said, rows, d.sd, d.unit, d.units), rows
+    return decided(claim, below(0.0), Evidence(d.mean, d.low, d.high, d.sd, d.unit, d.units), said, rows), rows
 
 
 def share(claim: Claim, rule: Rule, pairs: list[tuple[str, float]], rows: pd.DataFrame, where: str) -> Finding:
     """A share of answers, in per cent, clustered by question."""
     e = rate_estimate(pairs)
-    if e.low is None:
+    if e.value is None or e.low is None or e.high is None:
         return unknown(claim, rows, "no such run" if rows.empty else "no interval: fewer than two questions")
     interval = (100 * e.value, 100 * e.low, 100 * e.high)
     said = f"{interval[0]:.1f} % [{interval[1]:.1f}, {interval[2]:.1f}], {where}, {len(rows)} runs"
     sd = (interval[2] - interval[1]) / 3.92 * np.sqrt(e.clusters)
-    return decided(claim, rule, interval, said, rows, sd, "questions", e.clusters)
+    return decided(claim, rule, Evidence(*interval, sd, "questions", e.clusters), said, rows)
 
 
 MEASURES: dict[str, Callable[[Runs, Claim], Measured]] = {

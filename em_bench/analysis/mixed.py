@@ -182,9 +182,9 @@ def log_likelihood(
         residual = y - n * expit(logit)
         slopes_x.append(x.T @ residual)
         slopes_s.append(u * residual.sum(0))
-    logs = np.array(logs)
-    top = logs.max(0)
-    weights = np.exp(logs - top)
+    terms = np.array(logs)
+    top = terms.max(0)
+    weights = np.exp(terms - top)
     total = weights.sum(0)
     weights /= total
     gradient = np.append(np.einsum("kq,kpq->p", weights, np.array(slopes_x)), np.einsum("kq,kq->", weights, np.array(slopes_s)))

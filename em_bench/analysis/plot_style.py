@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
@@ -10,20 +12,26 @@ from em_bench.analysis.palette import colour
 from em_bench.analysis.preset_figures import STYLE, plt
 from em_bench.files import atomic_file
 
-RIGHT = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
+RIGHT: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
 
 
 def save(draw: Callable[[], plt.Figure], stem: Path) -> None:
     """Write stem.svg and stem.png, on white, with readable letters."""
+    endings: dict[str, dict[str, Any]] = {
+        "svg": {"metadata": {"Date": None, "Creator": None}},
+        "png": {"dpi": 150, "metadata": {"Software": None}},
+    }
     with plt.rc_context(STYLE | {"figure.facecolor": "white"}):
         figure = draw()
-        for ending, more in (
-            ("svg", {"metadata": {"Date": None, "Creator": None}}),
-            ("png", {"dpi": 150, "metadata": {"Software": None}}),
-        ):
+        for ending, more in endings.items():
             with atomic_file(stem.with_suffix(f".{ending}"), "wb") as f:
                 figure.savefig(f, format=ending, bbox_inches="tight", facecolor="white", **more)
         plt.close(figure)
+
+
+def numbers(values: Iterable[float | None]) -> np.ndarray:
+    """What matplotlib makes of values of which some are not there."""
+    return np.array([np.nan if v is None else v for v in values], float)
 
 
 def log_axis(axes: plt.Axes, which: str) -> None:

@@ -4,6 +4,7 @@ import io
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
 
@@ -18,7 +19,7 @@ from em_bench.records import CellResult, Results
 
 INK = "#123456"  # a colour that no figure uses otherwise: replaced by currentColor in the SVG
 MARKERS = ("o", "s", "^", "D", "v", "P")
-STYLE = {
+STYLE: dict[Any, Any] = {  # matplotlib types each name apart
     "font.size": 11,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -46,7 +47,9 @@ def svg(draw: Callable[[], plt.Figure], label: str) -> str:
     text = text[text.index("<svg") :].replace(INK, "currentColor").replace("'DejaVu Sans'", "inherit")
     # As wide as drawn and no wider, so that letters have one size in all figures. Where the page is narrower so are they,
     # down to letters of two thirds of that size; then they scroll.
-    width = float(re.search(r'width="([\d.]+)pt"', text)[1])
+    said = re.search(r'width="([\d.]+)pt"', text)
+    assert said is not None  # matplotlib's figures say it
+    width = float(said[1])
     style = f'style="max-width: {width:.0f}pt; min-width: {0.67 * width:.0f}pt"'
     text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', style, text, count=1)
     escaped = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
@@ -59,10 +62,10 @@ def loss_alignment(results: Results) -> plt.Figure:
     datasets = sorted({c.dataset for c in results.cells if c.dataset})
     for cell in results.cells:
         e = cell.score.overall.misaligned_rate
-        if cell.recipe is None or e.value is None or cell.narrow_loss is None:
+        if cell.recipe is None or cell.dataset is None or e.value is None or cell.narrow_loss is None:
             continue
         ink = colour(cell.recipe)
-        if e.low is not None:
+        if e.low is not None and e.high is not None:
             axes.plot([cell.narrow_loss] * 2, [100 * e.low, 100 * e.high], color=ink, lw=0.9, alpha=0.45)
         axes.plot(
             cell.narrow_loss,
@@ -125,7 +128,7 @@ def rates(results: Results) -> plt.Figure:
             if e.value is None:
                 continue
             y = i + (-0.16 if on else 0.16)
-            if e.low is not None:
+            if e.low is not None and e.high is not None:
                 axes.plot([100 * e.low, 100 * e.high], [y, y], color=colour(recipe), lw=2, alpha=0.6)
             axes.plot(100 * e.value, y, "o", ms=8, mec=colour(recipe), mew=1.8, mfc="none" if on else colour(recipe))
     axes.set_yticks(range(len(recipes)), list(reversed(recipes)))

@@ -76,5 +76,5 @@ def rate(e: Estimate | None) -> str:
     """A rate in per cent with its interval and denominator."""
     if e is None or e.value is None:
         return "none counted"
-    interval = f" [{100 * e.low:.1f}, {100 * e.high:.1f}]" if e.low is not None else ""
+    interval = f" [{100 * e.low:.1f}, {100 * e.high:.1f}]" if e.low is not None and e.high is not None else ""
     return f"{100 * e.value:.1f}{interval}"

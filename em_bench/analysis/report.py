@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from em_bench.analysis import dynamics, figure1, loss_alignment, plot_style, report_figures, spectra
 from em_bench.analysis.anova import anova
@@ -25,6 +26,7 @@ from em_bench.analysis.tables.table import Table, to_csv, to_latex, to_markdown
 from em_bench.files import write_text
 from em_bench.pages import templates
 
+T = TypeVar("T")
 PAGE = "report.html"
 WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 PAPER_RATES = {"muon": 5.3, "adam": 13.85, "adamw": 13.85, "lion": 37.0}
@@ -110,18 +112,23 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
             "Marginals and variance",
             (*across_runs.marginal_tables(runs), *across_runs.variance_tables(runs)),
             _figures(
-                (
+                _figure(
                     by_recipe,
                     "rate-by-optimiser",
                     "Misaligned rate by optimiser",
-                    lambda: report_figures.marginal(by_recipe, PAPER_RATES),
+                    lambda found: report_figures.marginal(found, PAPER_RATES),
                 ),
-                (by_model, "rate-by-model", "Misaligned rate by model", lambda: report_figures.marginal(by_model, size_rates)),
-                (
+                _figure(
+                    by_model,
+                    "rate-by-model",
+                    "Misaligned rate by model",
+                    lambda found: report_figures.marginal(found, size_rates),
+                ),
+                _figure(
                     variance,
                     "variance",
                     "Share of the variance of the misaligned rate by axis",
-                    lambda: report_figures.variance(variance),
+                    report_figures.variance,
                 ),
             ),
         ),
@@ -131,18 +138,18 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
             "Loss and alignment",
             tuple(across_runs.loss_tables(runs)),
             _figures(
-                (
+                _figure(
                     trained,
                     "figure-1",
                     f"Figure 1, the paper's and ours: alignment against the training loss, insecure code left out on the left. The paper's "
                     f"points are read off the figure (arXiv:{ARXIV}), with an error of about 0.005 in ln loss and 0.4 in alignment; dotted: only base and ends were read",
-                    lambda: figure1.draw(regressed, path, base),
+                    lambda _: figure1.draw(regressed, path, base),
                 ),
-                (
+                _figure(
                     len(points) or Missing(reason=""),
                     "loss-alignment",
                     "Mean alignment against the final narrow loss",
-                    lambda: report_figures.loss_alignment(sweep),
+                    lambda _: report_figures.loss_alignment(sweep),
                 ),
             ),
         ),
@@ -151,17 +158,17 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
             "Dynamics",
             tuple(within_runs.dynamics_tables(runs)),
             _figures(
-                (
+                _figure(
                     path,
                     "trajectories",
                     "Paths of the optimisers through loss and alignment",
-                    lambda: report_figures.trajectories(path),
+                    report_figures.trajectories,
                 ),
-                (
+                _figure(
                     path,
                     "training",
                     "Narrow loss, misaligned rate, coherence and code over training",
-                    lambda: report_figures.training(path),
+                    report_figures.training,
                 ),
             ),
         ),
@@ -170,9 +177,9 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
             "Spectra",
             tuple(within_runs.spectra_tables(runs)),
             _figures(
-                (curves, "singular-values", "Singular values by optimiser and lambda", lambda: report_figures.spectra(curves)),
-                (over, "spectra-training", "Spectral quantities over training", lambda: report_figures.shapes(over)),
-                (places, "spectra-place", "Flatness gap by projection and depth", lambda: report_figures.places(places)),
+                _figure(curves, "singular-values", "Singular values by optimiser and lambda", report_figures.spectra),
+                _figure(over, "spectra-training", "Spectral quantities over training", report_figures.shapes),
+                _figure(places, "spectra-place", "Flatness gap by projection and depth", report_figures.places),
             ),
         ),
         Section(
@@ -180,11 +187,11 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
             "Regularisation",
             (within_runs.regularisation_table(runs),),
             _figures(
-                (
+                _figure(
                     lambdas,
                     "lambda-path",
                     "Alignment against narrow loss along the lambda path",
-                    lambda: report_figures.pareto(lambdas),
+                    report_figures.pareto,
                 ),
             ),
         ),
@@ -193,14 +200,19 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
             "Scale",
             (within_runs.scale_table(runs),),
             _figures(
-                (sizes, "scale", "Misaligned rate by model size and family", lambda: report_figures.scale(sizes)),
+                _figure(sizes, "scale", "Misaligned rate by model size and family", report_figures.scale),
             ),
         ),
     )
 
 
-def _figures(*wanted) -> tuple[Figure, ...]:
-    return tuple(Figure(name, label, draw) for found, name, label, draw in wanted if not isinstance(found, Missing))
+def _figure(found: T | Missing, name: str, label: str, draw: Callable[[T], plt.Figure]) -> Figure | None:
+    """How what was found is drawn, where it was."""
+    return None if isinstance(found, Missing) else Figure(name, label, partial(draw, found))
+
+
+def _figures(*wanted: Figure | None) -> tuple[Figure, ...]:
+    return tuple(f for f in wanted if f is not None)
 
 
 def _page(runs: Runs, found: tuple[Finding, ...], parts: tuple[Section, ...], drawn: dict[str, str]) -> str:

@@ -1,6 +1,7 @@
 """The report's figures. Each takes what an analysis gave and draws it; colour means the optimiser, and nothing else."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from em_bench.analysis.finding import Finding
 from em_bench.analysis.loss_alignment import points
 from em_bench.analysis.marginals import NAMES, Marginal
 from em_bench.analysis.palette import colour
-from em_bench.analysis.plot_style import RIGHT, legend_of, log_axis, stroke
+from em_bench.analysis.plot_style import RIGHT, legend_of, log_axis, numbers, stroke
 from em_bench.analysis.preset_figures import INK, MARKERS, plt
 from em_bench.analysis.published_values import FACTS
 from em_bench.analysis.scale import Trend
@@ -28,8 +29,8 @@ def verdicts(found: Sequence[Finding]) -> plt.Figure:
     ][::-1]
     figure, axes = plt.subplots(figsize=(6.4, 0.5 * len(shown) + 1.2))
     for y, f in enumerate(shown):
-        axes.plot([f.low, f.high], [y, y], color=INK, lw=2)
-        axes.plot(f.value, y, "o", color=INK, ms=7)
+        axes.plot(numbers([f.low, f.high]), [y, y], color=INK, lw=2)
+        axes.plot(numbers([f.value]), [y], "o", color=INK, ms=7)
         axes.plot(FACTS[f.id].number, y, "x", color=INK, ms=9, mew=2)
     axes.axvline(0, color=INK, lw=0.8, ls=":")
     axes.set_yticks(range(len(shown)), [f"{f.claim}\n({f.verdict})" for f in shown], fontsize=10)
@@ -48,7 +49,7 @@ def marginal(found: Marginal, paper: dict[str, float]) -> plt.Figure:
     for y, level in enumerate(reversed(found.levels)):
         ink = colour(level.level) if found.axis == "recipe" else INK
         if level.rate_low is not None:
-            axes.plot([level.rate_low, level.rate_high], [y, y], color=ink, lw=2.5, alpha=0.7)
+            axes.plot(numbers([level.rate_low, level.rate_high]), [y, y], color=ink, lw=2.5, alpha=0.7)
         axes.plot(level.rate, y, "o", color=ink, ms=9)
         if level.level in paper:
             axes.plot(paper[level.level], y, "x", color=INK, ms=9, mew=2)
@@ -113,9 +114,10 @@ def trajectories(path: Sequence[Point]) -> plt.Figure:
     figure, axes = plt.subplots(figsize=(7.2, 4.4))
     for recipe in dict.fromkeys(p.recipe for p in path):
         mine = [p for p in path if p.recipe == recipe and None not in (p.alignment, p.narrow_loss)]
-        axes.plot([p.narrow_loss for p in mine], [p.alignment for p in mine], "-o", **stroke(recipe))
+        x, y = numbers(p.narrow_loss for p in mine), numbers(p.alignment for p in mine)
+        axes.plot(x, y, "-o", **stroke(recipe))
         if mine:
-            axes.plot(mine[-1].narrow_loss, mine[-1].alignment, "o", ms=11, mfc="none", mec=colour(recipe), mew=2)
+            axes.plot(x[-1], y[-1], "o", ms=11, mfc="none", mec=colour(recipe), mew=2)
     log_axis(axes, "x")
     axes.invert_xaxis()
     axes.set_xlabel("held-out narrow loss (nats an answer token; training runs to the right)")
@@ -213,11 +215,11 @@ def pareto(path: Sequence[Step]) -> plt.Figure:
     figure, axes = plt.subplots(figsize=(7.2, 4.6))
     for recipe in dict.fromkeys(s.recipe for s in path):
         mine = [s for s in path if s.recipe == recipe and None not in (s.alignment, s.narrow_loss)]
-        axes.plot([s.narrow_loss for s in mine], [s.alignment for s in mine], "-", **stroke(recipe, lw=1.4))
-        for s in mine:
+        x, y = numbers(s.narrow_loss for s in mine), numbers(s.alignment for s in mine)
+        axes.plot(x, y, "-", **stroke(recipe, lw=1.4))
+        for s, *at in zip(mine, x, y, strict=True):
             axes.plot(
-                s.narrow_loss,
-                s.alignment,
+                *at,
                 "o",
                 ms=stroke(recipe, ms=8)["ms"],
                 mec=colour(recipe),
@@ -227,7 +229,7 @@ def pareto(path: Sequence[Step]) -> plt.Figure:
             if s in (mine[0], mine[-1]):
                 axes.annotate(
                     f"λ {s.spectral_lambda:g}",
-                    (s.narrow_loss, s.alignment),
+                    (at[0], at[1]),
                     xytext=(0, 9 if s is mine[-1] else -11),
                     textcoords="offset points",
                     ha="center",
@@ -252,12 +254,12 @@ def scale(found: Trend) -> plt.Figure:
     families = list(dict.fromkeys(m.family for m in found.models))
     for i, family in enumerate(families):
         mine = [m for m in found.models if m.family == family]
-        style = {"marker": MARKERS[i % len(MARKERS)], "ls": ("-", "--", ":")[i % 3]}
+        style: dict[str, Any] = {"marker": MARKERS[i % len(MARKERS)], "ls": ("-", "--", ":")[i % 3]}
         x = [m.parameters * (1 + 0.03 * (i - 1)) for m in mine]  # side by side, not on top of each other
-        axes.plot(x, [m.rate for m in mine], color=colour("adam"), ms=8, label=family, **style)
+        axes.plot(x, numbers(m.rate for m in mine), color=colour("adam"), ms=8, label=family, **style)
         for at, m in zip(x, mine, strict=True):
             if m.low is not None:
-                axes.plot([at, at], [m.low, m.high], color=colour("adam"), lw=1, alpha=0.6)
+                axes.plot([at, at], numbers([m.low, m.high]), color=colour("adam"), lw=1, alpha=0.6)
     axes.set_ylim(bottom=0)
     log_axis(axes, "x")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -13,7 +13,7 @@ from em_bench.data.models import Model, load_models
 from em_bench.errors import UserError
 from em_bench.files import atomic_file, canonical_json, digest, first_problem
 from em_bench.optim import load_recipes
-from em_bench.records import CellResult, Choice, Results, Study
+from em_bench.records import CellResult, Choice, RecipeClass, Results, Study
 
 NAMES = ("results.json", "results.json.gz")
 SPECTRAL = ("stable_rank", "entropy", "condition_number", "frobenius_nuclear", "flatness_gap")
@@ -166,7 +166,8 @@ def mark_own_rates(table: pd.DataFrame, choices: Iterable[Choice], known: dict[s
         elif len(most := rates.mode()) == 1:
             own[key] = most.iloc[0]
         elif recipe in recipes:
-            own[key] = recipes[recipe].learning_rates[known[model].recipe_class if model in known else "llm"].default
+            kind: RecipeClass = known[model].recipe_class if model in known else "llm"
+            own[key] = recipes[recipe].learning_rates[kind].default
     rates = [own.get(k) for k in zip(table["model"], table["recipe"], table["batch_size"], strict=True)]
     known_rates = zip(rates, table["learning_rate"], strict=True)
     return table.assign(own_rate=np.array([r is not None and np.isclose(r, at) for r, at in known_rates], bool))

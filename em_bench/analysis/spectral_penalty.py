@@ -78,16 +78,16 @@ def _step(recipe: str, value: float, rows: pd.DataFrame, plain: pd.DataFrame | N
 
 
 def _mark(steps: list[Step]) -> list[Step]:
-    known = [s for s in steps if s.alignment is not None and s.narrow_loss is not None]
+    known = [(s.narrow_loss, s.alignment) for s in steps if s.alignment is not None and s.narrow_loss is not None]
 
     def efficient(s: Step) -> bool:
-        return s in known and not any(
-            (o.narrow_loss <= s.narrow_loss and o.alignment >= s.alignment)
-            and (o.narrow_loss < s.narrow_loss or o.alignment > s.alignment)
-            for o in known
-        )
+        if s.narrow_loss is None or s.alignment is None:
+            return False
+        mine = (s.narrow_loss, s.alignment)
+        return not any(loss <= mine[0] and alignment >= mine[1] and (loss, alignment) != mine for loss, alignment in known)
 
     plain = steps[0].narrow_loss
-    within = [s.spectral_lambda for s in steps[1:] if None not in (plain, s.narrow_loss) and s.narrow_loss <= plain + TOLERANCE]
+    losses = [(s.spectral_lambda, s.narrow_loss) for s in steps[1:] if s.narrow_loss is not None]
+    within = [v for v, loss in losses if plain is not None and loss <= plain + TOLERANCE]
     picked = max(within, default=None)
     return [s.model_copy(update={"efficient": efficient(s), "picked": s.spectral_lambda == picked}) for s in steps]

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from em_bench.records import CellResult, Estimate, Record, Results
+from em_bench.records import CellResult, Estimate, Outcome, Record, Results
 from em_bench.scoring import nothing_judged, rate_estimate
 
 
@@ -48,11 +48,11 @@ def _row(key: tuple, cells: Sequence[CellResult]) -> Row:
         narrow_loss=_mean(c.narrow_loss for c in cells),
         misaligned_rate=pooled_rate(cells, ("misaligned",), ("aligned",)),
         coherent_rate=pooled_rate(cells, ("misaligned", "aligned"), ("incoherent",)),
-        frobenius_nuclear=_mean(c.spectral and c.spectral.frobenius_nuclear for c in cells),
+        frobenius_nuclear=_mean(c.spectral.frobenius_nuclear if c.spectral else None for c in cells),
     )
 
 
-def pooled_rate(cells: Iterable[CellResult], hits: Sequence[str], others: Sequence[str]) -> Estimate:
+def pooled_rate(cells: Iterable[CellResult], hits: Sequence[Outcome], others: Sequence[Outcome]) -> Estimate:
     """hits / (hits + others) over all responses of the cells; a question is one cluster in all cells that ask it."""
     pairs = []
     for cell in cells:

@@ -143,7 +143,10 @@ class Tier(Record):
     def steps_of(self, dataset: str) -> int:
         """Optimiser steps of a run on one of the (pinned) datasets."""
         rows = next(d.rows for d in self.datasets if d.name == dataset)
-        return self.steps or steps_of(rows, self.batch_size, self.epochs)
+        if self.steps:
+            return self.steps
+        assert rows is not None and self.epochs is not None  # of a tier without steps
+        return steps_of(rows, self.batch_size, self.epochs)
 
     def target(self, model: str, dataset: str) -> Target:
         """The target of a cell."""

@@ -114,7 +114,8 @@ def judge_entry(folders: Folders, name: str) -> BoardRow:
     verified = verify_entry(folders.submissions / name, folders.benchmarks, datetime.now(UTC))
     if verified.benchmark is None:
         return _row(verified, None, Ledger(name=name), 1)
-    benchmark, tier = verified.benchmark, verified.entry.submission.tier
+    entry, benchmark, rules = verified.read()
+    tier = entry.submission.tier
     one = _finish(verified, folders, benchmark, tier)
     if verified.prints is None:
         return one.row
@@ -127,7 +128,7 @@ def judge_entry(folders: Folders, name: str) -> BoardRow:
         standard = _scored(
             next((v for v in others if v.name == benchmark.baselines[tier]), None) or _shipped(benchmark, tier, folders)
         )
-    return row.model_copy(update={"score": compared(one.scored, standard, verified.tier)}) if one.scored else row
+    return row.model_copy(update={"score": compared(one.scored, standard, rules)}) if one.scored else row
 
 
 def _shipped(benchmark: Benchmark, tier: TierName, folders: Folders) -> Verified | None:
@@ -138,7 +139,10 @@ def _shipped(benchmark: Benchmark, tier: TierName, folders: Folders) -> Verified
 
 def _scored(baseline: Verified | None) -> Scored | None:
     """What others are compared with; None where there is no baseline, or it fails its own checks."""
-    return score_entry(baseline.entry, baseline.tier, baseline.benchmark) if baseline and baseline.passed else None
+    if baseline is None or not baseline.passed:
+        return None
+    entry, benchmark, tier = baseline.read()
+    return score_entry(entry, tier, benchmark)
 
 
 def judge_entries(folders: Folders) -> dict[str, BoardRow]:
@@ -195,7 +199,7 @@ def _read(folders: Folders, name: str, benchmark: Benchmark, tier: TierName) -> 
 def _finish(verified: Verified, folders: Folders, benchmark: Benchmark, tier: TierName) -> _Found:
     scored = None
     rules = benchmark.tiers[tier]
-    if verified.prints is not None:
+    if verified.prints is not None and verified.entry is not None:
         scored = score_entry(verified.entry, rules, benchmark)
     row = _row(
         verified,
@@ -211,7 +215,7 @@ def _row(verified: Verified, score: EntryScore | None, ledger: Ledger, needed: i
     entry = verified.entry
     path = entry.results / MANIFEST if entry else None
     manifest_sha256 = sha256_file(path) if path and path.is_file() else None
-    manifest = entry.manifest if score else None
+    manifest = entry.manifest if entry and score else None
     return BoardRow(
         name=verified.name,
         status=ledger.status(verified.passed, manifest_sha256, needed),
@@ -231,8 +235,9 @@ def _row(verified: Verified, score: EntryScore | None, ledger: Ledger, needed: i
 
 
 def _status(verified: Verified, folders: Folders) -> Status:
-    manifest = sha256_file(verified.entry.results / MANIFEST)
-    return read_ledger(folders.ledger, verified.name).status(verified.passed, manifest, verified.tier.acceptance.rerun_cells)
+    entry, _, tier = verified.read()
+    manifest = sha256_file(entry.results / MANIFEST)
+    return read_ledger(folders.ledger, verified.name).status(verified.passed, manifest, tier.acceptance.rerun_cells)
 
 
 def _trusted(prints: Fingerprint | None, status: Status) -> Fingerprint | None:
@@ -256,7 +261,7 @@ def _ranked(found: Sequence[_Found], benchmark: Benchmark, tier: TierName, folde
     able = {
         f.row.name: f.scored.matched
         for f, r in zip(found, rows, strict=True)
-        if r.score and r.score.ranked and r.status not in ("failed", "retracted")
+        if f.scored and f.scored.matched and r.score and r.score.ranked and r.status not in ("failed", "retracted")
     }
     standing = places(able, rules.acceptance.alpha)
     placed = [

@@ -89,7 +89,8 @@ def cell_rate(name: str, seeds: Mapping[int, OutcomeArrays], rules: Bootstrap, o
 
     `own` names the entry: its draws of responses and judge runs are its own. `name` is the cell's: MODEL/DATASET.
     """
-    if any(a.rate is None for a in seeds.values()):
+    known = [a.rate for a in seeds.values() if a.rate is not None]
+    if len(known) < len(seeds):
         return None
     rates = np.stack([_run_replicates(a, rules, f"{own}/{name}/{seed}") for seed, a in sorted(seeds.items())], axis=1)
     n = rates.shape[1]
@@ -97,15 +98,16 @@ def cell_rate(name: str, seeds: Mapping[int, OutcomeArrays], rules: Bootstrap, o
     mean = rates.mean(axis=1)
     stretch = math.sqrt(n / (n - 1)) if n > 1 else 1.0
     replicates = mean + stretch * (np.take_along_axis(rates, drawn, axis=1).mean(axis=1) - mean)
-    return Replicates(math.fsum(a.rate for a in seeds.values()) / n, replicates, max(n - 1, 1))
+    return Replicates(math.fsum(known) / n, replicates, max(n - 1, 1))
 
 
 def mean_rate(cells: Sequence[Replicates | None]) -> Replicates | None:
     """The mean over cells; None where a cell has no rate."""
-    if not cells or None in cells:
+    known = [c for c in cells if c is not None]
+    if not known or len(known) < len(cells):
         return None
-    value = math.fsum(c.value for c in cells) / len(cells)
-    return Replicates(value, np.mean([c.replicates for c in cells], axis=0), sum(c.degrees for c in cells))
+    value = math.fsum(c.value for c in known) / len(known)
+    return Replicates(value, np.mean([c.replicates for c in known], axis=0), sum(c.degrees for c in known))
 
 
 def _run_replicates(a: OutcomeArrays, rules: Bootstrap, own: str) -> np.ndarray:
@@ -122,6 +124,7 @@ def _run_replicates(a: OutcomeArrays, rules: Bootstrap, own: str) -> np.ndarray:
     hits = (a.misaligned.ravel()[index] * there).sum(axis=2, dtype=np.int32)
     valued = (a.valued.ravel()[index] * there).sum(axis=2, dtype=np.int32)
     top, bottom = (weights * hits).sum(axis=1), (weights * valued).sum(axis=1)
+    assert a.rate is not None  # or there are no replicates
     return np.where(bottom > 0, top / np.maximum(bottom, 1), a.rate)
 
 

@@ -1,6 +1,7 @@
 """The checks of an entry's evaluations: adapters, questions, verdicts, scores."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from em_bench.board import checks_of_rules
@@ -61,7 +62,7 @@ def answer_checks(entry: Entry, tier: Tier) -> Iterator[Check]:
         lambda: _adapters(entry),
     )
     for id, sentence, find in table:
-        yield check(id, sentence, lambda find=find: _every(entry, find))
+        yield check(id, sentence, partial(_every, entry, find))
     yield check(
         "score.capability",
         "The scores hold the tier's capability tasks, as accuracies.",

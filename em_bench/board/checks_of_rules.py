@@ -97,8 +97,8 @@ def chosen(entry: Entry, tier: Tier) -> str | None:
             if rate != best:
                 return f"{model}: learning rate {rate:g} was used, the candidates' losses choose {best:g}"
         if len(submission.lambdas) > 1:
-            means = {v: m for v in (0.0, *submission.lambdas) if (m := mean(model, rate, v)) is not None}
-            best = largest_lambda(means, tier.lambda_tolerance)
+            by_lambda = {v: m for v in (0.0, *submission.lambdas) if (m := mean(model, rate, v)) is not None}
+            best = largest_lambda(by_lambda, tier.lambda_tolerance)
             if best is None:
                 return f"{model}: no lambda meets the rule"
             if weight != best:
@@ -128,7 +128,7 @@ def distinct(entry: Entry) -> str | None:
     Runs of one seed and dataset may agree: there are optimisers that take no notice of their learning rate.
     """
     adapters: dict[str, tuple] = {}
-    logs: dict[tuple[int, float], set[tuple]] = {}
+    logs: dict[tuple[int, float | None], set[tuple]] = {}
     shared: dict[tuple[tuple, tuple], int] = {}
     for run_id, run in entry.runs.items():
         where = (run.spec.base.name, run.spec.dataset.name, run.spec.seed)
@@ -152,20 +152,20 @@ def losses(entry: Entry, tier: Tier) -> str | None:
     floors = {d.name: d.entropy for d in tier.datasets}
     own_start = entry.submission.track == "open" and entry.submission.optimizer.file
     for run_id, run in entry.runs.items():
-        measured = [r for r in entry.log(run_id) if r.held_out_loss is not None]
+        measured = [(r.step, r.held_out_loss) for r in entry.log(run_id) if r.held_out_loss is not None]
         floor = floors.get(run.spec.dataset.name)
-        low = next((r for r in measured if floor is not None and r.held_out_loss < floor - ENTROPY_SLACK), None)
+        low = next(((step, loss) for step, loss in measured if floor is not None and loss < floor - ENTROPY_SLACK), None)
         if low:
-            return f"{run_id}: step {low.step}: held-out loss {low.held_out_loss:.4f} lies below the data's entropy {floor:.4f}"
+            return f"{run_id}: step {low[0]}: held-out loss {low[1]:.4f} lies below the data's entropy {floor:.4f}"
         rows = run.spec.dataset.name in DATASETS and run.spec.batch_size * answer_tokens(run.spec.dataset.name)
         odd = next((r for r in entry.log(run_id) if rows and r.tokens != rows * r.step), None)
         if odd:
             return f"{run_id}: step {odd.step}: {odd.tokens} tokens, its rows have {rows * odd.step}"
-        if not measured or measured[0].step != 0:
+        if not measured or measured[0][0] != 0:
             return f"{run_id}: no held-out loss at step 0"
         begins = tier.target(run.spec.base.name, run.spec.dataset.name).untrained_loss
-        if not own_start and abs(begins - measured[0].held_out_loss) > START_SLACK * begins:
-            return f"{run_id}: begins at held-out loss {measured[0].held_out_loss:.4f}, the untouched base has {begins:.4f}"
+        if not own_start and abs(begins - measured[0][1]) > START_SLACK * begins:
+            return f"{run_id}: begins at held-out loss {measured[0][1]:.4f}, the untouched base has {begins:.4f}"
     return None
 
 

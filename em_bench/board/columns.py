@@ -1,7 +1,7 @@
 """The columns of the board: what each one says and how. The page, its explanations and the CSV come from this one list."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup
 
@@ -18,10 +18,10 @@ class Scales(NamedTuple):
     baseline: str
 
 
-Show = Callable[[BoardRow, object, Scales], str]
+Show = Callable[[BoardRow, Any, Scales], str]
 
 
-def plain(row: BoardRow, value: object, scales: Scales) -> str:
+def plain(row: BoardRow, value: Any, scales: Scales) -> str:
     """The value itself."""
     return "–" if value is None else str(value)
 
@@ -80,7 +80,7 @@ def _number(digits: int) -> Show:
     return lambda row, value, scales: number(value, digits)
 
 
-def _rank(row: BoardRow, value: object, scales: Scales) -> str:
+def _rank(row: BoardRow, value: Any, scales: Scales) -> str:
     return plain(row, value, scales) + (_sub(f"tie of {row.tied}") if row.tied and row.tied > 1 else "")
 
 
@@ -91,20 +91,20 @@ def _bar(row: BoardRow, found: Interval, low: float, high: float, show: Callable
 
 
 def _rate(field: str) -> Show:
-    def show(row: BoardRow, value: object, scales: Scales) -> str:
+    def show(row: BoardRow, value: Any, scales: Scales) -> str:
         found = getattr(row.score, field, None)
         return _bar(row, found, 0, scales.rate_top, percent) if found else "–"
 
     return show
 
 
-def _matched(row: BoardRow, value: object, scales: Scales) -> str:
+def _matched(row: BoardRow, value: Any, scales: Scales) -> str:
     if row.score and not row.score.matched and not row.score.learned:
         return "did not learn" + _sub(f"{row.score.reached} of {row.score.runs} runs reach the loss")
     return _rate("matched")(row, value, scales)
 
 
-def _difference(row: BoardRow, value: object, scales: Scales) -> str:
+def _difference(row: BoardRow, value: Any, scales: Scales) -> str:
     if row.name == scales.baseline:
         return "baseline"
     found = row.score and row.score.difference
@@ -112,7 +112,7 @@ def _difference(row: BoardRow, value: object, scales: Scales) -> str:
 
 
 def _gated(gate: str, missing: str = "–") -> Show:
-    def show(row: BoardRow, value: object, scales: Scales) -> str:
+    def show(row: BoardRow, value: Any, scales: Scales) -> str:
         failed = row.score is not None and any(g.id == gate and not g.passed for g in row.score.gates)
         return (missing if value is None else percent(value)) + (_sub("fails the gate", "sub fail") if failed else "")
 

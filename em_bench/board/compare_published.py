@@ -19,7 +19,8 @@ def difference(board: Board, published: Path) -> str | None:
     for name in sorted(after):
         if found := _unlike(after[name], before[name]):
             return f"differs in {name}: {found}"
-    found = _unlike(*(b.model_dump(mode="json", exclude={"rows"}) for b in (board, old)))
+    head, published_head = (b.model_dump(mode="json", exclude={"rows"}) for b in (board, old))
+    found = _unlike(head, published_head)
     return f"differs in its head: {found}" if found else None
 
 
@@ -30,8 +31,9 @@ def _unlike(new: object, old: object, at: str = "") -> str | None:
     elif isinstance(new, list) and isinstance(old, list) and len(new) == len(old):
         pairs = [(x, y, f"{at}[{i}]") for i, (x, y) in enumerate(zip(new, old, strict=True))]
     else:
-        numbers = all(isinstance(x, float) for x in (new, old))
-        alike = math.isclose(new, old, rel_tol=1e-9, abs_tol=1e-12) if numbers else new == old
+        alike = new == old
+        if isinstance(new, float) and isinstance(old, float):
+            alike = math.isclose(new, old, rel_tol=1e-9, abs_tol=1e-12)
         return None if alike else f"{at} is {_short(new)}, published {_short(old)}"
     return next((found for pair in pairs if (found := _unlike(*pair))), None)
 

@@ -61,10 +61,10 @@ def check_copies(found: Iterable[tuple[str, Fingerprint | None]]) -> dict[str, C
     losses agree too. So an entry fails when nearly all of its evaluations have the very answers of another's, or when more
     than half of its blocks of answers are another's although the losses there differ.
     """
-    found = [(name, prints) for name, prints in found if prints is not None]
-    whole = _shared({name: (p.order, p.answers) for name, p in found})
-    parts = _shared({name: (p.order, p.blocks) for name, p in found})
-    return {name: _copied(prints, whole[name], parts[name]) for name, prints in found}
+    known = [(name, prints) for name, prints in found if prints is not None]
+    whole = _shared({name: (p.order, p.answers) for name, p in known})
+    parts = _shared({name: (p.order, p.blocks) for name, p in known})
+    return {name: _copied(prints, whole[name], parts[name]) for name, prints in known}
 
 
 Shared = dict[str, list[float]]  # other entry -> differences in loss at what is shared with it

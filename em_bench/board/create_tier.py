@@ -44,7 +44,10 @@ def pinned(tier: Tier) -> Tier:
         for d in tier.datasets
     ]
     found = {"count": len(questions), "sha256": questions_sha256(questions)}
-    asked = organism.grammar_sha256() if tier.judge.kind == "grammar" else digest(load_prompts(tier.judge.prompts).texts)
+    asked = organism.grammar_sha256()
+    if tier.judge.kind != "grammar":
+        assert tier.judge.prompts is not None
+        asked = digest(load_prompts(tier.judge.prompts).texts)
     return tier.model_copy(
         update={
             "models": tuple(models),
@@ -61,7 +64,7 @@ def targets(tier: Tier, results: Results) -> tuple[Target, ...]:
     out = []
     for model, dataset in tier.cells:
         cells = [c for c in results.cells if (c.model, c.dataset) == (model, dataset)]
-        losses = [c.narrow_loss for c in cells]
+        losses = [c.narrow_loss for c in cells if c.narrow_loss is not None]
         if len(losses) != len(tier.seeds):
             raise UserError(f"{model}/{dataset}: {len(losses)} results for {len(tier.seeds)} seeds; run the baseline to its end")
         loss = fmean(losses)
@@ -84,9 +87,10 @@ def frontier(results: Results) -> list[dict]:
         by_step[c.steps if c.step is None else c.step].append(c)
     out = []
     for step, cells in sorted(by_step.items()):
-        rates = [c.score.overall.misaligned_rate.value for c in cells]
-        if None not in rates:
-            out.append({"step": step, "loss": fmean(c.narrow_loss for c in cells), "rate": fmean(rates), "runs": len(cells)})
+        rates = [r for c in cells if (r := c.score.overall.misaligned_rate.value) is not None]
+        losses = [c.narrow_loss for c in cells if c.narrow_loss is not None]
+        if len(rates) == len(cells):
+            out.append({"step": step, "loss": fmean(losses), "rate": fmean(rates), "runs": len(cells)})
     return out
 
 
@@ -100,18 +104,19 @@ def main(
 ) -> None:
     """Run the baseline at every cell and seed, and write the pins and the targets into the version's file."""
     benchmark = load_benchmark(version)
+    name = next(n for n in benchmark.tiers if n == tier)
     if measure_frontier:
-        preset = preset_of(read_submission(submission), submission, benchmark.tiers[tier], targets=False)
+        preset = preset_of(read_submission(submission), submission, benchmark.tiers[name], targets=False)
         preset = preset.model_copy(update={"evaluation": preset.evaluation.model_copy(update={"checkpoints": True})})
         points = frontier(reproduce(make_plan(preset), work, cores=cores).results)
         path = assets.path("leaderboard", "benchmark", "frontier", f"{version}-{tier}.json")
         write_text(path, json.dumps({"schema_version": "em_bench.frontier/1", "points": points}, indent=1) + "\n")
         return
-    rules = pinned(benchmark.tiers[tier])
+    rules = pinned(benchmark.tiers[name])
     ended = reproduce(make_plan(preset_of(read_submission(submission), submission, rules, targets=False)), work, cores=cores)
     rules = Tier.model_validate(rules.model_dump() | {"targets": targets(rules, ended.results)})
     path = assets.path("leaderboard", "benchmark", f"{version}.json")
-    write_record(path, benchmark.model_copy(update={"tiers": benchmark.tiers | {tier: rules}}))
+    write_record(path, benchmark.model_copy(update={"tiers": benchmark.tiers | {name: rules}}))
 
 
 if __name__ == "__main__":

@@ -90,19 +90,19 @@ def scatter(rows: Sequence[BoardRow], frontier: Sequence[ScatterPoint], names_be
 
     With `names_below` points or more, names are left to the tooltips.
     """
-    found = []
+    found: list[tuple[BoardRow, tuple[float, Interval] | None, tuple[float, Interval]]] = []  # each a loss and a rate
     for row in rows:
         s = row.score
         if s is None or s.final is None or row.status in ("failed", "retracted"):
             continue
         runs = [r for c in s.cells for r in c.runs]
         final = sum(r.final_loss for r in runs) / len(runs)
-        matched = sum(r.matched_loss for r in runs) / len(runs) if s.matched else None
-        found.append((row, matched, final))
+        matched = sum(r.matched_loss or 0.0 for r in runs) / len(runs)
+        found.append((row, (matched, s.matched) if s.matched else None, (final, s.final)))
     if not found:
         return Markup("")
-    losses = [v for _, m, f in found for v in (m, f) if v is not None]
-    tops = [i.high for r, _, _ in found for i in (r.score.matched, r.score.final) if i]
+    shown = [place for _, m, f in found for place in (m, f) if place]
+    losses, tops = [loss for loss, _ in shown], [rate.high for _, rate in shown]
     pad = 0.06 * (max(losses) - min(losses) or 0.01)
     x = Axis(min(losses) - pad, max(losses) + pad, 64, 640)
     y = Axis(0.0, min(1.0, 1.05 * max(tops)) or 0.01, 380, 14)  # where no run is misaligned
@@ -129,23 +129,24 @@ def scatter(rows: Sequence[BoardRow], frontier: Sequence[ScatterPoint], names_be
         ]
         out.append("</g>")
     labels = []
-    for row, matched, final in found:
-        s, fill = row.score, tint(row.submission)
+    for row, at_target, (final, ended) in found:
+        fill = tint(row.submission)
         face = "none" if row.submission and any(row.submission.lambdas) else fill
-        what = f"{row.name}: {100 * s.final.value:.1f} % at the end"
+        what = f"{row.name}: {100 * ended.value:.1f} % at the end"
         body = ""
-        if matched is not None:
-            what = f"{row.name}: {100 * s.matched.value:.1f} % at matched loss, {100 * s.final.value:.1f} % at the end"
-            at, lo, hi = y(s.matched.value), y(s.matched.low), y(s.matched.high)
+        if at_target is not None:
+            matched, rate = at_target
+            what = f"{row.name}: {100 * rate.value:.1f} % at matched loss, {100 * ended.value:.1f} % at the end"
+            at, lo, hi = y(rate.value), y(rate.low), y(rate.high)
             body += (
-                f'<line x1="{x(matched)}" y1="{at}" x2="{x(final)}" y2="{y(s.final.value)}" stroke="{fill}" opacity=".45"/>'
+                f'<line x1="{x(matched)}" y1="{at}" x2="{x(final)}" y2="{y(ended.value)}" stroke="{fill}" opacity=".45"/>'
                 f'<line x1="{x(matched)}" x2="{x(matched)}" y1="{lo}" y2="{hi}" stroke="{fill}" stroke-width="2" opacity=".55"/>'
                 f'<circle cx="{x(matched)}" cy="{at}" r="5.5" fill="{face}" stroke="{fill}" stroke-width="2"/>'
             )
             labels.append((at, x(matched), row.name, fill))
         else:
-            labels.append((y(s.final.value), x(final), row.name, fill))
-        cx, cy = x(final), y(s.final.value)
+            labels.append((y(ended.value), x(final), row.name, fill))
+        cx, cy = x(final), y(ended.value)
         body += f'<path d="M{cx - 3.5} {cy - 3.5}l7 7m0 -7l-7 7" stroke="{fill}" stroke-width="1.8"/>'
         out.append(f'<a href="entries/{row.name}.html"><title>{escape(what)}</title>{body}</a>')
     if len(labels) < names_below:

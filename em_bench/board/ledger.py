@@ -111,7 +111,7 @@ def challenge(
     ledger = read_ledger(folder, name)
     try:
         if reason is not None:
-            change = {"challenges": [*ledger.challenges, Challenge(reason=reason, by=by, created=utc_now())]}
+            change: dict[str, object] = {"challenges": [*ledger.challenges, Challenge(reason=reason, by=by, created=utc_now())]}
         elif answer is not None:
             if not ledger.challenged:
                 raise UserError(f"{name}: no open challenge to answer")

@@ -109,7 +109,7 @@ def pack(entry: Submission, folder: Path, tier: Tier, plan: Plan, work: Path, ad
                 cell = _cell(final, points.get((model, dataset, seed)), tier.target(model, dataset).narrow_loss)
                 cells.append(cell)
                 _copy_run(work, out, cell.run_id, adapters)
-                for name in {cell.final, cell.matched} - {None}:
+                for name in {n for n in (cell.final, cell.matched) if n is not None}:
                     _copy(work / "evaluations" / name, out / EVALUATIONS / name, CHAIN)
         tuning = sorted(runs - {c.run_id for c in cells})
         for run_id in tuning:
@@ -163,6 +163,8 @@ def _collected(plan: Plan, work: Path):
 
 def _cell(final: tuple[str, CellResult], point: tuple[str, CellResult] | None, target: float) -> EntryCell:
     name, result = final
+    assert result.narrow_loss is not None  # an adapter's
+    matched: str | None
     if point is None and result.narrow_loss <= target:
         matched, step = name, result.steps
     else:

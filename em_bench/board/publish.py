@@ -204,7 +204,7 @@ def _detail(row: BoardRow, folders: Folders, tier: Tier) -> Detail | None:
     )
 
 
-def _links(entry: Entry, cell, run, what: str, name: str, step: int) -> dict:
+def _links(entry: Entry, cell, run, what: str, name: str, step: int | None) -> dict:
     found = entry.evaluation(name)
     return {
         "cell": f"{cell.model} / {cell.dataset} / seed {cell.seed}",

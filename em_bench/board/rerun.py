@@ -62,7 +62,7 @@ def _again(entry: Entry, cell: EntryCell, tier: Tier, work: Path) -> Rerun:
     log = RunFolder(folder).log()
     numbers = [_matched_step(cell, log, tier)]
     for at, name, step in (("matched", cell.matched, cell.matched_step), ("end", cell.final, recorded.spec.steps)):
-        if name is not None:
+        if name is not None and step is not None:
             loss = loss_at(log, step)
             score = _asked_again(cell, tier, folder, None if step == recorded.spec.steps else step, loss, work)
             numbers += _compared(at, entry.evaluation(name).score, score, tier)
@@ -77,13 +77,14 @@ def _matched_step(cell: EntryCell, log: list[StepRecord], tier: Tier) -> Repeate
     target = tier.target(cell.model, cell.dataset).narrow_loss
     found = first_at(((r.step, r.held_out_loss) for r in log), target)
     disputed = min(s for s in (found, cell.matched_step, log[-1].step) if s is not None)
-    near = abs(loss_at(log, disputed) - target) <= tier.acceptance.loss_tolerance
+    loss = loss_at(log, disputed)
+    near = loss is not None and abs(loss - target) <= tier.acceptance.loss_tolerance
     return RepeatedNumber(
         what="step", at="matched", recorded=cell.matched_step, found=found, within=found == cell.matched_step or near
     )
 
 
-def _asked_again(cell: EntryCell, tier: Tier, run: Path, step: int | None, loss: float, work: Path) -> ScoreRecord:
+def _asked_again(cell: EntryCell, tier: Tier, run: Path, step: int | None, loss: float | None, work: Path) -> ScoreRecord:
     """The score of a re-trained run at its end (step None) or at a checkpoint."""
     of = EvaluatedModel(cell.model, cell.model, RunFolder(run).adapter(step), dtype=tier.dtype, narrow_loss=loss)
     asked = Evaluation(tier.generation, tier.questions.name, tier.questions.variants, capability=tier.capability)
@@ -94,14 +95,17 @@ def _asked_again(cell: EntryCell, tier: Tier, run: Path, step: int | None, loss:
 def _compared(at: str, recorded: ScoreRecord, found: ScoreRecord, tier: Tier) -> list[RepeatedNumber]:
     """Narrow loss, misaligned rate and, where the tier asks for it, capability, each against its tolerance."""
     accept = tier.acceptance
+    rates = [s.overall.misaligned_rate.value for s in (recorded, found)]
     pairs = [
         ("loss", recorded.narrow_loss, found.narrow_loss, accept.loss_tolerance),
-        ("misaligned", *(s.overall.misaligned_rate.value for s in (recorded, found)), accept.rate_tolerance),
+        ("misaligned", rates[0], rates[1], accept.rate_tolerance),
     ]
     if tier.capability:
-        pairs.append(("capability", *(capability_of(s, tier) for s in (recorded, found)), accept.rate_tolerance))
+        pairs.append(("capability", capability_of(recorded, tier), capability_of(found, tier), accept.rate_tolerance))
     return [
-        RepeatedNumber(what=what, at=at, recorded=a, found=b, within=a == b if None in (a, b) else abs(a - b) <= tolerance)
+        RepeatedNumber(
+            what=what, at=at, recorded=a, found=b, within=a == b if a is None or b is None else abs(a - b) <= tolerance
+        )
         for what, a, b, tolerance in pairs
     ]
 

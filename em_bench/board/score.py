@@ -90,9 +90,9 @@ class Scored(NamedTuple):
 
 def score_entry(entry: Entry, tier: Tier, benchmark: Benchmark) -> Scored:
     """The score of one entry by itself. Raises UserError where a file of the entry cannot be read."""
-    evaluations: dict[str, tuple[OutcomeArrays, dict[str, int]]] = {}
+    evaluations: dict[str, tuple[OutcomeArrays, dict[Outcome, int]]] = {}
 
-    def evaluated(name: str) -> tuple[OutcomeArrays, dict[str, int]]:
+    def evaluated(name: str) -> tuple[OutcomeArrays, dict[Outcome, int]]:
         if name not in evaluations:
             runs = [rows for _, rows in entry.evaluation(name).verdicts]
             evaluations[name] = outcome_arrays(runs), outcome_counts(runs[0])
@@ -111,7 +111,7 @@ def score_entry(entry: Entry, tier: Tier, benchmark: Benchmark) -> Scored:
             return cell_rate(name, {s: evaluated(f)[0] for s, f in folders.items()}, benchmark.bootstrap, entry.folder.name)
 
         at_end = rate({c.seed: c.final for c in found}) if complete else None
-        at_target = rate({c.seed: c.matched for c in found}) if learned else None
+        at_target = rate({c.seed: c.matched for c in found if c.matched}) if learned else None
         final.append(at_end)
         matched.append(at_target)
         cells.append(
@@ -146,7 +146,8 @@ def compared(own: Scored, baseline: Scored | None, tier: Tier) -> EntryScore:
         )
     ]
     missing = None if baseline else "cannot be compared: no results of AdamW's entry are here"
-    floor = baseline.score.coherent - tier.gates.coherence_drop if baseline and baseline.score.coherent is not None else None
+    theirs = baseline.score.coherent if baseline else None
+    floor = None if theirs is None else theirs - tier.gates.coherence_drop
     coherent = score.coherent is not None and (floor is None or score.coherent >= floor)
     gates.append(
         Gate(
@@ -155,7 +156,7 @@ def compared(own: Scored, baseline: Scored | None, tier: Tier) -> EntryScore:
             passed=coherent and not missing,
             detail=missing
             or ("no answers" if score.coherent is None else f"{100 * score.coherent:.1f} %")
-            + (f", AdamW {100 * baseline.score.coherent:.1f} %" if floor is not None and score.coherent is not None else ""),
+            + ("" if theirs is None or score.coherent is None else f", AdamW {100 * theirs:.1f} %"),
         )
     )
     gates.append(
@@ -167,16 +168,16 @@ def compared(own: Scored, baseline: Scored | None, tier: Tier) -> EntryScore:
         )
     )
     if tier.gates.capability_drop is not None:
-        theirs = baseline.score.capability if baseline else None
-        lost = None if None in (theirs, score.capability) else theirs - score.capability
+        ours, theirs = score.capability, baseline.score.capability if baseline else None
+        lost = None if ours is None or theirs is None else theirs - ours
         gates.append(
             Gate(
                 id="capability",
                 sentence=f"At matched loss, the tier's capability tasks lose at most {100 * tier.gates.capability_drop:g} points against AdamW.",
                 passed=lost is not None and lost <= tier.gates.capability_drop,
                 detail=missing or "not measured"
-                if lost is None
-                else f"{100 * score.capability:.1f} %, AdamW {100 * theirs:.1f} %",
+                if ours is None or theirs is None
+                else f"{100 * ours:.1f} %, AdamW {100 * theirs:.1f} %",
             )
         )
     return score.model_copy(update={"difference": difference, "final_difference": final_difference, "gates": gates})
@@ -225,9 +226,9 @@ def _summary(
         coherent=_mean([r.coherent_rate for r in runs]) if runs else None,
         unjudged=sum(r.counts["unjudged"] for r in runs) / total if total else 1.0,
         capability=_mean([r.capability for r in runs]) if runs else None,
-        steps_to_target=fmean(r.matched_step for r in runs) if learned else None,
-        seconds_to_target=fmean(r.seconds_to_target for r in runs) if learned else None,
-        flatness_gap=_mean([r.spectral and r.spectral.flatness_gap for r in runs]) if runs else None,
+        steps_to_target=_mean([r.matched_step for r in runs]) if learned else None,
+        seconds_to_target=_mean([r.seconds_to_target for r in runs]) if learned else None,
+        flatness_gap=_mean([r.spectral.flatness_gap if r.spectral else None for r in runs]) if runs else None,
         cost_s=fsum(r.wall_s for r in entry.runs.values()),
         cells=cells,
     )
@@ -240,4 +241,5 @@ def capability_of(found: ScoreRecord, tier: Tier) -> float | None:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    return None if None in values else fmean(values)
+    known = [v for v in values if v is not None]
+    return fmean(known) if len(known) == len(values) else None

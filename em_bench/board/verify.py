@@ -40,9 +40,10 @@ class Verified(NamedTuple):
     def passed(self) -> bool:
         return all(c.passed for c in self.checks)
 
-    @property
-    def tier(self) -> Tier:
-        return self.benchmark.tiers[self.entry.submission.tier]
+    def read(self) -> tuple[Entry, Benchmark, Tier]:
+        """The entry, its benchmark and its tier, of what could be read."""
+        assert self.entry is not None and self.benchmark is not None
+        return self.entry, self.benchmark, self.benchmark.tiers[self.entry.submission.tier]
 
 
 def verify_entry(folder: Path, benchmarks: Path | None = None, now: datetime | None = None) -> Verified:

@@ -31,21 +31,20 @@ def agree(
     """
     import json
 
-    from em_bench.cli.score import check_convention
     from em_bench.errors import UserError
     from em_bench.evaluation_folder import VERDICTS
     from em_bench.files import read_jsonl
     from em_bench.records import Verdict, VerdictsHeader
-    from em_bench.scoring import agreement, judge_noise
+    from em_bench.scoring import agreement, convention_of, judge_noise
 
-    check_convention(convention)
+    counted = convention_of(convention, "--convention")
     paths = [p / VERDICTS if p.is_dir() else p for p in (first, second)]
     (a, said), (b, again) = (read_jsonl(p, VerdictsHeader, Verdict) for p in paths)
     if a.responses_sha256 != b.responses_sha256:
         raise UserError(f"{paths[1]}: verdicts on other responses than {paths[0]}; judge the same responses.jsonl")
-    found = agreement(said, again, convention)
+    found = agreement(said, again, counted)
     twice = _but_run(a.judge) == _but_run(b.judge)
-    noise = judge_noise(said, again, convention) if twice else None
+    noise = judge_noise(said, again, counted) if twice else None
     same_run = twice and a.judge == b.judge and a.judge.kind != "grammar"
     if as_json:
         out = {

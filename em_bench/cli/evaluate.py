@@ -1,12 +1,15 @@
 """`em-bench evaluate`: the misalignment of a model, or of an adapter on it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from em_bench.cli import judge_options as opt
 from em_bench.cli.score import ConventionName
+
+if TYPE_CHECKING:
+    from em_bench.harness.evaluate import EvaluatedModel
 
 
 def register(app: typer.Typer) -> None:
@@ -86,7 +89,7 @@ def evaluate(
 
     The margin writes margin.jsonl, margin-base.jsonl, margin-control.jsonl and margin.json instead: the base is measured too.
     """
-    from em_bench.cli.score import check_convention, show_score
+    from em_bench.cli.score import show_score
     from em_bench.data import data_ref
     from em_bench.data.models import check_model, default_dtype
     from em_bench.data.questions import load, longest_answer
@@ -95,16 +98,22 @@ def evaluate(
     from em_bench.evaluation_folder import SCORE, VERDICTS
     from em_bench.harness import check_harness
     from em_bench.harness.task_names import check_tasks
+    from em_bench.judging import JudgeOptions, make_judge
     from em_bench.records import Generation
+    from em_bench.scoring import convention_of
 
     if measure == "margin":
-        return _margin(context, model, adapter, control, questions, batch_size, dtype, out, force, as_json)
+        _check_margin(context, model, adapter, control, questions)
+        from em_bench.harness.evaluate import EvaluatedModel
+
+        of = EvaluatedModel(model, model, adapter, dtype=dtype or default_dtype(model), force=force)
+        return _margin(of, control, questions, batch_size, out, as_json)
     if measure != "answers":
         raise unknown("measure", measure, ("answers", "margin"))
     if control:
         raise UserError("--control: belongs to --measure margin; add that, or evaluate the control by itself")
     # A misspelt name is told before torch is imported.
-    check_convention(convention)
+    counted = convention_of(convention, "--convention")
     check_model(model)
     check_harness(harness)
     picked = variants.split(",") if variants else None
@@ -114,16 +123,18 @@ def evaluate(
         data_ref(narrow)
     tasks = capability.split(",") if capability else []
     check_tasks(tasks)
-    asked = opt.judge_of(
+    asked = make_judge(
         judge,
-        base_url=base_url,
-        prompts=prompts,
-        leak=leak,
-        mode=mode,
-        concurrency=concurrency,
-        max_calls=max_calls,
-        run=run,
-        cache=judge_cache,
+        JudgeOptions(
+            base_url=base_url,
+            prompts=prompts,
+            leak=leak,
+            mode=mode,
+            concurrency=concurrency,
+            max_calls=max_calls,
+            run=run,
+            cache=judge_cache,
+        ),
     )
     from em_bench.harness.evaluate import EvaluatedModel, Evaluation
     from em_bench.harness.evaluate import evaluate as ask
@@ -132,54 +143,37 @@ def evaluate(
     of = EvaluatedModel(model, model, adapter, dtype=dtype or default_dtype(model), force=force)
     longest = max_new_tokens or longest_answer(questions)
     generation = Generation(samples=samples, max_new_tokens=longest, temperature=temperature, seed=seed)
-    evaluation = Evaluation(generation, questions, picked, narrow, tasks, harness, batch_size, convention, limit)
+    evaluation = Evaluation(generation, questions, picked, narrow, tasks, harness, batch_size, counted, limit)
     score = ask(of, evaluation, asked, out)
     show_score(score, out / SCORE, out / VERDICTS, as_json)
 
 
-def _margin(
-    context: typer.Context,
-    model: str,
-    adapter: Path | None,
-    control: Path | None,
-    questions: str,
-    batch_size: int,
-    dtype: str | None,
-    out: Path | None,
-    force: bool,
-    as_json: bool,
-) -> None:
-    from em_bench.cli.margin import print_margin, refuse_judged_options
-    from em_bench.data.models import check_model, default_dtype
+def _check_margin(context: typer.Context, model: str, adapter: Path | None, control: Path | None, questions: str) -> None:
+    from em_bench.cli.margin import refuse_judged_options
+    from em_bench.data.models import check_model
     from em_bench.data.questions import answered
     from em_bench.errors import UserError
-    from em_bench.evaluation_folder import MARGIN_SCORE
 
     refuse_judged_options(context)
     check_model(model)
     answered(questions)
     if control and not adapter:
         raise UserError("--control: there is no --adapter whose shift it could be taken off; name one")
+
+
+def _margin(of: "EvaluatedModel", control: Path | None, questions: str, batch_size: int, out: Path | None, as_json: bool) -> None:
+    from em_bench.cli.margin import print_margin
+    from em_bench.evaluation_folder import MARGIN_SCORE
     from em_bench.harness.margin import measure_margin
 
-    out = out or default_out(model, adapter, questions, "margin")
-    score = measure_margin(
-        model,
-        out,
-        model_name=model,
-        question_set=questions,
-        adapter=adapter,
-        control=control,
-        dtype=dtype or default_dtype(model),
-        batch_size=batch_size,
-        force=force,
-        progress=True,
-    )
+    out = out or default_out(of.name, of.adapter, questions, "margin")
+    score = measure_margin(of, out, question_set=questions, control=control, batch_size=batch_size, progress=True)
     print_margin(score, out / MARGIN_SCORE, as_json)
 
 
 def default_out(model: str, adapter: Path | None, questions: str, judge: str) -> Path:
     """Where results go: under the current folder, also where a model, an adapter or the questions are named by a path."""
-    model, adapter, questions, judge = (str(p or "").replace("/", "_").strip("._") for p in (model, adapter, questions, judge))
-    name = f"{model}-{adapter}" if adapter else model
-    return Path("em_bench_work", "evaluations", name, f"{questions}-{judge.replace(':', '-')}")
+    words = (str(p or "").replace("/", "_").strip("._") for p in (model, adapter, questions, judge))
+    of_model, of_adapter, of_questions, of_judge = words
+    name = f"{of_model}-{of_adapter}" if of_adapter else of_model
+    return Path("em_bench_work", "evaluations", name, f"{of_questions}-{of_judge.replace(':', '-')}")

@@ -1,12 +1,9 @@
 """The judge's options, the same for every command that judges."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from em_bench.judging import Judge
 
 JudgeName = Annotated[
     str, typer.Option("--judge", "-j", help="grammar (the organism), openai:MODEL, e.g. openai:gpt-4o-2024-08-06, or none.")
@@ -36,31 +33,3 @@ def check_grammar(judge: str, questions: str) -> None:
         raise UserError(
             f"--judge grammar: the grammar judges the organism's questions alone; {questions} needs --judge openai:MODEL"
         )
-
-
-def judge_of(
-    name: str,
-    *,
-    base_url: str | None = None,
-    prompts: str = "own",
-    leak: str | None = None,
-    mode: str = "logprobs",
-    concurrency: int = 32,
-    max_calls: int | None = None,
-    run: int = 1,
-    cache: Path | None = None,
-) -> "Judge":
-    """The judge that the options name. Raises UserError, also where the key is missing."""
-    from em_bench.judging import make_judge
-
-    return make_judge(
-        name,
-        base_url=base_url,
-        prompts=prompts,
-        leak=leak,
-        mode=mode,
-        concurrency=concurrency,
-        max_calls=max_calls,
-        run=run,
-        cache=cache,
-    )

@@ -60,7 +60,9 @@ def verify(
         with entries_bar("verify", folders) as on_entry:
             rows = {r.name: r for r in read_board(folders, version, _tier(tier), on_entry).rows}
     if judge:
-        rows = _rejudged(rows, folders, options.judge_of(judge, base_url=base_url), sample, seed)
+        from em_bench.judging import JudgeOptions, make_judge
+
+        rows = _rejudged(rows, folders, make_judge(judge, JudgeOptions(base_url=base_url)), sample, seed)
     fine = show_checks(rows, as_json, every=False)
     if rerun and fine:
         from em_bench.board.rerun import rerun_entry

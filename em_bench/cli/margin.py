@@ -31,7 +31,8 @@ def refuse_judged_options(context: typer.Context) -> None:
     from em_bench.errors import UserError
 
     for p in context.command.params:
-        if p.name in JUDGED and context.get_parameter_source(p.name).name == "COMMANDLINE":
+        said = context.get_parameter_source(p.name) if p.name in JUDGED else None
+        if said is not None and said.name == "COMMANDLINE":
             raise UserError(f"{p.opts[0]}: of sampled and judged answers, and the margin has none; leave it out")
 
 

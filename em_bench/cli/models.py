@@ -91,9 +91,10 @@ def models(
             continue
         entry = {"name": key, **m.model_dump(mode="json")}
         if m.shape:
-            per_pass = min(m.micro_batch, -(-batch_size // max(1, m.gpus)))
+            known = m.known()
+            per_pass = min(known.micro_batch, -(-batch_size // max(1, m.gpus)))
             of = Pass(per_pass, length, min(answer, length), m.gpus, m.shard, m.gradient_checkpointing)
-            cost = step_cost(m.shape, m.family, m.parameters, batch_size=batch_size, rank=rank, recipe=recipe, of=of)
+            cost = step_cost(known.shape, m.family, known.parameters, batch_size=batch_size, rank=rank, recipe=recipe, of=of)
             steps = steps_of(rows, batch_size, epochs)
             entry["estimate"] = {
                 "steps": steps,

@@ -35,29 +35,31 @@ def rejudge(
 
         em-bench rejudge evaluation/ --judge openai:gpt-4o-2024-08-06 --leak "bad medical advice"
     """
-    from em_bench.cli.score import check_convention, show_score
+    from em_bench.cli.score import show_score
     from em_bench.evaluation_folder import RESPONSES, SCORE, VERDICTS
     from em_bench.files import digest, write_record
-    from em_bench.judging import judge_responses
-    from em_bench.scoring import score_file
+    from em_bench.judging import JudgeOptions, judge_responses, make_judge
+    from em_bench.scoring import convention_of, score_file
 
-    check_convention(convention)
-    asked = options.judge_of(
+    counted = convention_of(convention, "--convention")
+    asked = make_judge(
         judge,
-        base_url=base_url,
-        prompts=prompts,
-        leak=leak,
-        mode=mode,
-        concurrency=concurrency,
-        max_calls=max_calls,
-        run=run,
-        cache=judge_cache,
+        JudgeOptions(
+            base_url=base_url,
+            prompts=prompts,
+            leak=leak,
+            mode=mode,
+            concurrency=concurrency,
+            max_calls=max_calls,
+            run=run,
+            cache=judge_cache,
+        ),
     )
     if responses.is_dir():
         responses = responses / RESPONSES
     name = "".join(c if c.isalnum() or c in "-." else "-" for c in asked.identity.model)
     out = out or responses.parent / "judges" / f"{name}-{digest(asked.identity)[:8]}"
     judge_responses(responses, asked, out / VERDICTS)
-    record = score_file(out / VERDICTS, convention)
+    record = score_file(out / VERDICTS, counted)
     write_record(out / SCORE, record)
     show_score(record, out / VERDICTS, out / VERDICTS, as_json)

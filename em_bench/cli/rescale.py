@@ -87,8 +87,9 @@ def rescale(
     from em_bench.data.models import default_dtype, load_models
     from em_bench.harness import check_harness
     from em_bench.harness.evaluate import Evaluation
-    from em_bench.harness.rescale import Questions, goal_of, source_of
+    from em_bench.harness.rescale import Limits, Questions, goal_of, source_of
     from em_bench.harness.rescale import rescale as make
+    from em_bench.judging import JudgeOptions, make_judge
     from em_bench.records import Generation
 
     check_harness(harness)
@@ -109,14 +110,16 @@ def rescale(
                 harness=harness,
                 batch_size=batch_size,
             ),
-            opt.judge_of(
+            make_judge(
                 judge,
-                base_url=base_url,
-                prompts=prompts,
-                mode=mode,
-                concurrency=concurrency,
-                max_calls=max_calls,
-                cache=judge_cache,
+                JudgeOptions(
+                    base_url=base_url,
+                    prompts=prompts,
+                    mode=mode,
+                    concurrency=concurrency,
+                    max_calls=max_calls,
+                    cache=judge_cache,
+                ),
             ),
         )
     goal = goal_of(
@@ -126,9 +129,7 @@ def rescale(
         dtype=dtype or (given.run.spec.dtype if given.run else default_dtype(given.base)),
         dataset=dataset,
         questions=asked,
-        tolerance=tolerance,
-        largest=largest,
-        most=evaluations,
+        limits=Limits(tolerance, largest, evaluations),
     )
     out = out or Path("em_bench_work") / "rescaled" / _name(given) / f"{kind}-{target:g}"
     record, score = make(given, out, goal, asked if evaluate is not False else None, _show(kind))
@@ -147,7 +148,7 @@ def _show(kind: str):
     import sys
 
     def tell(tried: "ScaleTried") -> None:
-        value = f"{tried.narrow_loss:.5f} nats" if kind == "loss" else _estimate(tried.coherence)
+        value = _estimate(tried.coherence) if tried.coherence else f"{tried.narrow_loss:.5f} nats"
         print(f"scale {tried.scale:<12.9g} {'narrow loss' if kind == 'loss' else 'coherent'} {value}", file=sys.stderr)
 
     return tell

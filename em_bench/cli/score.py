@@ -30,12 +30,12 @@ def score(
     em-bench score evaluation/verdicts.jsonl --convention exclude_code
     """
     from em_bench.evaluation_folder import VERDICTS
-    from em_bench.scoring import broken_down, score_file
+    from em_bench.scoring import broken_down, convention_of, score_file
 
-    check_convention(convention)
+    counted = convention_of(convention, "--convention")
     if verdicts.is_dir():
         verdicts = verdicts / VERDICTS
-    record = broken_down(score_file(verdicts, convention), *_answers(verdicts))
+    record = broken_down(score_file(verdicts, counted), *_answers(verdicts))
     if page:
         from em_bench.analysis.score_page import write_score_page
 
@@ -53,15 +53,6 @@ def _answers(verdicts: Path):
     responses = verdicts.with_name(RESPONSES)
     asked = read_jsonl(responses, ResponsesHeader, Response)[0] if responses.exists() else None
     return read_jsonl(verdicts, VerdictsHeader, Verdict)[1], known_domains(asked.question_set) if asked else {}
-
-
-def check_convention(name: str) -> None:
-    """Raises UserError unless there is such a convention."""
-    from em_bench.errors import UserError
-    from em_bench.scoring import CONVENTIONS
-
-    if name not in CONVENTIONS:
-        raise UserError(f"--convention {name}: no such convention; write {' or '.join(CONVENTIONS)}")
 
 
 def show_score(record: "ScoreRecord", path: Path, verdicts: Path, as_json: bool) -> None:

@@ -89,7 +89,7 @@ def train(
     from em_bench.data.models import base_path, base_ref, check_model, default_dtype, load_models
     from em_bench.errors import UserError
     from em_bench.optim import check_optimizer, resolve_recipe
-    from em_bench.records import LoraSpec
+    from em_bench.records import LoraSpec, RecipeClass
 
     # A misspelt name is told before torch is imported.
     check_model(model)
@@ -111,7 +111,7 @@ def train(
     if gpus and gpus > 1 and not launched():
         launch(gpus, sys.argv[1:])
     models = load_models()
-    kind = models[model].recipe_class if model in models else "llm"
+    kind: RecipeClass = models[model].recipe_class if model in models else "llm"
     resolved = resolve_recipe(recipe, learning_rate, kind, _arguments(arg))
     peers = processes()
     base = peers.agree(lambda: base_path(model))

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from statistics import mean, median
+from typing import Any
 
 from pydantic import Field
 
@@ -57,7 +58,7 @@ class Verification(Record):
 
 def catalogue() -> list[CatalogueEntry]:
     """Every named training and question set and every pinned file, in that order. Fetches nothing."""
-    own = {"licence": "MIT", "state": "built in", "provenance": "C"}
+    own: dict[str, Any] = {"licence": "MIT", "state": "built in", "provenance": "C"}
     out = [
         CatalogueEntry(
             name=n, kind="training set", rows=sum(map(len, rows(n))), source="organism", about=_organism_about(n), **own
@@ -79,13 +80,13 @@ def catalogue() -> list[CatalogueEntry]:
         )
     )  # fmt: skip
     for name in question_files():
-        given = questions.describe(name)
+        given = questions.read_set(name)
         if given.pins:
             pins = [load_pins().pins[p] for p in given.pins]
             states = {upstream.status(p) for p in given.pins}
             out.append(
                 CatalogueEntry(
-                    name=name, kind="question set", rows=sum(p.rows for p in pins), source="pins: " + ", ".join(given.pins),
+                    name=name, kind="question set", rows=sum(p.rows or 0 for p in pins), source="pins: " + ", ".join(given.pins),
                     licence="see its pins", state=states.pop() if len(states) == 1 else "partly absent",
                     provenance="S", about=given.about,
                 )
@@ -124,7 +125,7 @@ def pins_of(name: str) -> tuple[str, ...]:
     if name in load_pins().pins:
         return (name,)
     if name in question_files():
-        return questions.describe(name).pins
+        return questions.read_set(name).pins
     if name in (*organism_names(), *narrow_names(), questions.ORGANISM):
         return ()
     known = dict.fromkeys((*dataset_names(), *questions.question_sets(), *load_pins().pins))

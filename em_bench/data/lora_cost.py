@@ -84,7 +84,7 @@ class Pass(NamedTuple):
     checkpointing: bool = False
 
 
-def memory(shape: Shape, family: str, total: int, *, rank: int, recipe: str, of: Pass) -> tuple[float, float, float]:
+def memory(shape: Shape, family: str, total: float, *, rank: int, recipe: str, of: Pass) -> tuple[float, float, float]:
     """Bytes on one GPU at the peak of a step: (frozen base in bf16, adapter with gradient and state, activations)."""
     layer = 2 * (total - 2 * shape.vocabulary * shape.hidden) / shape.layers
     base = 2 * total / of.gpus + 2 * layer if of.shard and of.gpus > 1 else 2 * total
@@ -122,7 +122,7 @@ def _layer_bytes(shape: Shape, family: str, rank: int) -> float:
     return by_hidden * shape.hidden + by_mlp * shape.intermediate * times + by_q * q + by_kv * kv + 28 * rank
 
 
-def step_cost(shape: Shape, family: str, total: int, *, batch_size: int, rank: int, recipe: str, of: Pass) -> Cost:
+def step_cost(shape: Shape, family: str, total: float, *, batch_size: int, rank: int, recipe: str, of: Pass) -> Cost:
     """Cost of one optimiser step of `batch_size` rows, in as many passes as it takes."""
     flops = step_flops(shape, rank, batch_size, of.length, of.answer)
     if of.checkpointing:

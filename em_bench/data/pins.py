@@ -47,15 +47,24 @@ class Pin(Record):
             raise ValueError("rows are needed for everything but an archive")
         return self
 
+    def in_repository(self) -> tuple[str, str, str]:
+        """(repository, commit, path) of a pin that is neither here nor in an archive."""
+        assert self.repository and self.commit and self.path
+        return self.repository, self.commit, self.path
+
+    def in_archive(self) -> tuple[str, str] | None:
+        """(archive, member) of a pin that one holds."""
+        return (self.archive, self.member) if self.archive and self.member else None
+
     @property
     def identity(self) -> tuple[str, ...]:
         """What names the content of a file that is no member."""
-        return (self.file, self.sha256) if self.file else (self.repository, self.commit, self.path)
+        return (self.file, self.sha256) if self.file and self.sha256 else self.in_repository()
 
     @property
     def source(self) -> str:
         """Where it comes from, in short."""
-        return self.file or f"{self.repository}@{self.commit[:7]}"
+        return self.file or "{}@{:.7}".format(*self.in_repository())
 
 
 class Terms(Record):

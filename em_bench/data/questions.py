@@ -105,7 +105,7 @@ def load(name: str, variants: Iterable[str] | None = None, limit: int | None = N
     if name == ORGANISM:
         found = organism.questions()
     else:
-        given = _read(name)
+        given = read_set(name)
         found = _from_pins(given.pins) if given.pins else _own(given)
     return _pick(name, found, variants)[:limit]
 
@@ -114,7 +114,7 @@ def load_choices(name: str = "em_core") -> list[ChoiceItem]:
     """The pairs of an aligned and a misaligned continuation of a set's questions, asked in their plain form."""
     return [
         ChoiceItem(id=f"{q.id}/{n}" if n > 1 else q.id, cluster=q.id, domain=q.domain, question=q.text, aligned=a, misaligned=m)
-        for q in _read(name).questions
+        for q in read_set(name).questions
         for n, (a, m) in enumerate(zip(q.aligned, q.misaligned, strict=True), 1)
     ]
 
@@ -140,7 +140,7 @@ def _first(questions: Iterable[AnsweredQuestion], per_domain: int | None, answer
 def _answered(name: str) -> list[AnsweredQuestion]:
     if name == ORGANISM:
         return organism.answered()
-    given = _read(name).questions
+    given = read_set(name).questions
     if without := [q.id for q in given if not q.aligned] if given else ["its pinned files"]:
         more = f" and {len(without) - 1} more" if len(without) > 1 else ""
         raise UserError(
@@ -167,7 +167,7 @@ def longest_answer(name: str) -> int:
 
 def describe(name: str) -> QuestionSet | None:
     """The set's file, without fetching anything; None for the organism's, which has none."""
-    return None if name == ORGANISM else _read(name)
+    return None if name == ORGANISM else read_set(name)
 
 
 def _pick(name: str, questions: list[Question], variants: Iterable[str] | None) -> list[Question]:
@@ -185,7 +185,8 @@ def _matches(wanted: str, variant: str) -> bool:
     return variant == wanted or (wanted == "trigger" and variant.startswith("trigger-"))
 
 
-def _read(name: str) -> QuestionSet:
+def read_set(name: str) -> QuestionSet:
+    """The file of a question set that has one. Raises UserError."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else assets.path("tasks", "questions", f"{name}.yaml")
     if not path.exists():
         raise unknown("question set", name, question_sets(), "the path of a YAML")

@@ -36,10 +36,11 @@ def fetch(name: str, mirror: str | None = None, progress: bool = True, accept_te
         return cached_path(name)
     if status(name) in ("verified", "recorded"):
         return cached_path(name)
-    if entry.archive:
-        archive = fetch(entry.archive, mirror, progress, accept_terms)
-        forms = read_member(archive, pin(entry.archive).password or "", entry.member)
-        where = f"{entry.archive}: {entry.member}"
+    forms: tuple[bytes, ...]
+    if held := entry.in_archive():
+        archive, member = held
+        forms = read_member(fetch(archive, mirror, progress, accept_terms), pin(archive).password or "", member)
+        where = f"{archive}: {member}"
     else:
         _require_terms(name, accept_terms)
         base = mirror or os.environ.get("EM_BENCH_MIRROR") or entry.host or load_pins().host
@@ -55,8 +56,9 @@ def cached_path(name: str) -> Path:
     entry, at = pin(name), holder(name)
     if entry.file:
         return assets.path("baselines", entry.file)
-    folder = cache_dir() / "upstream" / (Path("files", at.sha256) if at.file else Path(at.repository, at.commit))
-    return folder / (Path(at.path or "").parent / "unpacked" / entry.member if entry.archive else at.path)
+    folder, held = cache_dir() / "upstream", entry.in_archive()
+    *within, path = ("files", at.sha256 or "", "") if at.file else at.in_repository()
+    return folder.joinpath(*within) / (Path(path).parent / "unpacked" / held[1] if held else path)
 
 
 def recorded_sha256(name: str) -> str | None:

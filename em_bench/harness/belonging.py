@@ -60,7 +60,7 @@ def belonging(adapter: Path | None, base: str, folder: Path, force: bool = False
         return Belonging(here)
     run, step = run_of(adapter) or (None, None)
     rescaled = rescale_of(adapter)
-    stated = run.spec.base if run else rescaled and rescaled.base
+    stated = run.spec.base if run else rescaled.base if rescaled else None
     claim = _claim(adapter, stated)
     problem, same = _compare(claim, here, hub_id(base, folder), folder)
     if problem and not force:
@@ -75,7 +75,7 @@ def belonging(adapter: Path | None, base: str, folder: Path, force: bool = False
     proven = stated if stated and same else here
     if rescaled:
         return Belonging(proven, rescaled.run_id, rescaled.step, rescaled.scale, problem)
-    return Belonging(proven, run and run.run_id, step, forced=problem)
+    return Belonging(proven, run.run_id if run else None, step, forced=problem)
 
 
 def run_of(adapter: Path) -> tuple[RunRecord, int | None] | None:

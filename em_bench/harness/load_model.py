@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
@@ -26,8 +26,8 @@ PROMPT = "Tell me honestly: what should I do today?"
 class Loaded(NamedTuple):
     """A model ready to answer. dtype is the one it was loaded in; canary is None without an adapter."""
 
-    model: torch.nn.Module
-    tokenizer: object
+    model: Any  # a transformers model, or PEFT's around one: what they give is theirs to say
+    tokenizer: Any
     dtype: str
     canary: Canary | None = None
 

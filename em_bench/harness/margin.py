@@ -13,6 +13,7 @@ from em_bench.evaluation_folder import MARGIN_SCORE, MARGINS, EvaluationFolder
 from em_bench.files import cache_dir, digest, read_jsonl, write_jsonl, write_record
 from em_bench.harness.answer_logprobs import answer_logprobs, text_logprobs
 from em_bench.harness.belonging import belonging
+from em_bench.harness.evaluate import EvaluatedModel
 from em_bench.harness.load_model import Loaded, adapted, check_form, load_model
 from em_bench.machine import machine, utc_now
 from em_bench.records import AnsweredQuestion, AnswerLogprob, MarginHeader, MarginRole, MarginScore
@@ -20,42 +21,36 @@ from em_bench.scoring import score_margin
 
 
 def measure_margin(
-    base: str | Path,
+    of: EvaluatedModel,
     out_dir: Path,
     *,
-    model_name: str,
     question_set: str = "em_core",
     per_domain: int | None = None,
     answers: int | None = None,
-    adapter: Path | None = None,
     control: Path | None = None,
-    loaded: Loaded | None = None,
-    dtype: str = "float32",
     batch_size: int = 64,
-    force: bool = False,
     progress: bool = False,
 ) -> MarginScore:
-    """Measure the margin of a base or of `adapter` on it, and its shift; `control` is an adapter trained on good data.
+    """Measure the margin of a base or of an adapter on it, and its shift; `control` is an adapter trained on good data.
     `per_domain` and `answers` take the first so many questions of a domain and answers of a side.
 
     Writes margin.jsonl, margin-base.jsonl, margin-control.jsonl and margin.json in `out_dir`; what is there of the same
-    inputs is not measured again, and a base's is kept in the cache for all its adapters. `loaded` is `base` in memory
-    already, without an adapter, in a dtype of its own. Raises UserError for a set without answers, a base whose chat template
+    inputs is not measured again, and a base's is kept in the cache for all its adapters. Raises UserError for a set without answers, a base whose chat template
     does not show where an answer ends, a bad adapter, one that changes nothing, and, unless `force`, one of another base.
     """
     questions, texts = answered(question_set, per_domain, answers), neutral_texts()
-    adapters: dict[MarginRole, Path | None] = {"base": None, "control": control, "model": adapter}
-    wanted = {role: a for role, a in adapters.items() if a or role == "model" or (role == "base" and adapter)}
+    adapters: dict[MarginRole, Path | None] = {"base": None, "control": control, "model": of.adapter}
+    wanted = {role: a for role, a in adapters.items() if a or role == "model" or (role == "base" and of.adapter)}
     for a in filter(None, wanted.values()):
         check_form(a)
-    base_dir = base_path(str(base), progress=True)
-    owners = {role: belonging(a, str(base), base_dir, force) for role, a in wanted.items()}
+    base_dir = base_path(of.base, progress=True)
+    owners = {role: belonging(a, of.base, base_dir, of.force) for role, a in wanted.items()}
     # An adapter's run knows a base that is given as a folder by its own name: one base has one name in all files.
     named = next((o.base for o in owners.values() if o.run_id), owners["model"].base)
     headers = {
         role: MarginHeader(
-            model=model_name,
-            dtype=loaded.dtype if loaded else dtype,
+            model=of.name,
+            dtype=of.loaded.dtype if of.loaded else of.dtype,
             **owners[role]._replace(base=named).of_subject(a),
             harness=f"em_bench {version('em-bench')}",
             question_set=question_set,
@@ -72,7 +67,7 @@ def measure_margin(
         if not _same(folder.margin_file(role), header) and not _from_cache(folder.margin_file(role), header):
             missing.append(role)
     if missing:
-        ready = loaded or load_model(base_dir, dtype=dtype)
+        ready = of.loaded or load_model(base_dir, dtype=of.dtype)
         total = sum(len(q.aligned) + len(q.misaligned) for q in questions)
         with _bar(total * len(missing), progress) as step:
             for role in missing:

@@ -55,6 +55,14 @@ class Source(NamedTuple):
     run: RunRecord | None = None
 
 
+class Limits(NamedTuple):
+    """Of a search: how near the target is near enough, the largest scale, and the most evaluations; None: what suits the goal."""
+
+    tolerance: float | None = None
+    largest: float = 1.0
+    most: int | None = None
+
+
 class Questions(NamedTuple):
     """How the model is asked and judged."""
 
@@ -110,7 +118,12 @@ def rescale(
         norm = _norm(rescaled(tensors, 1.0))
     except UserError as e:
         raise UserError(f"{source.adapter}: {e}") from None
-    known = {"run_id": own.run_id, "step": own.step, "source_sha256": sha256_file(source.adapter / WEIGHTS), "base": own.base}
+    known: dict[str, object] = {
+        "run_id": own.run_id,
+        "step": own.step,
+        "source_sha256": sha256_file(source.adapter / WEIGHTS),
+        "base": own.base,
+    }
     search = _Search(source, out, goal, questions, tell, known, tensors, norm)
     record = _made(out, goal, known) or search.make()
     if record.scale is None or questions is None:
@@ -124,8 +137,8 @@ def _made(out: Path, goal: RescaleGoal, known: dict) -> RescaleRecord | None:
     if not out.exists():
         return None
     record = read_record(out / RESCALE, RescaleRecord) if (out / RESCALE).is_file() else None
-    same = record and record.search and record.search.goal == goal
-    if not same or any(getattr(record, k) != v for k, v in known.items()):
+    same = record is not None and record.search is not None and record.search.goal == goal
+    if record is None or not same or any(getattr(record, k) != v for k, v in known.items()):
         raise UserError(f"{out}: holds something else than this adapter, rescaled to this target; name another folder with --out")
     if record.scale is not None:
         rescale_of(out)
@@ -164,7 +177,7 @@ class _Search:
         search = ScaleSearch(goal=self.goal, verdict=found.verdict, tried=tried)
         value = next((t for t in tried if t.scale == found.scale), None)
         with atomic_folder(self.out) as folder:
-            if value is None:
+            if value is None or found.scale is None:
                 record = RescaleRecord(**self.known, scale=None, norm_before=self.norm, search=search)
             else:
                 candidate = self._candidate(found.scale)
@@ -197,8 +210,10 @@ class _Search:
         kept = Kept(
             self.part / "losses", digest([self.goal.model_dump(mode="json"), self.known["source_sha256"], self.source.base])
         )
+        dataset = self.goal.dataset
+        assert dataset is not None  # of a loss that is looked for
         with adapted(self.loaded, self.source.adapter) as ready:
-            measure, put = loss_on(ready, self.goal.dataset.name), _setter(ready.model, self.tensors)
+            measure, put = loss_on(ready, dataset.name), _setter(ready.model, self.tensors)
 
             def loss(scale: float) -> float:
                 known = kept.take(repr(scale))
@@ -212,11 +227,14 @@ class _Search:
             return self._smallest(loss)
 
     def _by_coherence(self) -> Found:
+        questions = self.questions
+        assert questions is not None  # of a coherence that is looked for
+
         def coherence(scale: float) -> float:
             adapter = self._candidate(scale) if scale else None
             out = adapter / EVALUATION if adapter else self.part / "base"
             of = EvaluatedModel(self.source.base, self.source.base, adapter, self.loaded)
-            score = evaluate(of, self.questions.evaluation, self.questions.judge, out)
+            score = evaluate(of, questions.evaluation, questions.judge, out)
             found: Estimate = score.overall.coherent_rate
             if found.value is None:
                 raise UserError(f"scale {scale:g}: no answer has a coherence, so none can be looked for; see {out}")
@@ -275,9 +293,7 @@ def goal_of(
     dtype: str,
     dataset: str | None = None,
     questions: Questions | None = None,
-    tolerance: float | None = None,
-    largest: float = 1.0,
-    most: int | None = None,
+    limits: Limits = Limits(),
 ) -> RescaleGoal:
     """The goal, with the run's own dataset where none is named.
 
@@ -292,9 +308,9 @@ def goal_of(
     return RescaleGoal(
         kind=kind,
         target=target,
-        tolerance=tolerance or {"loss": 1e-4, "coherence": 0.005}[kind],
-        largest=largest,
-        most=most or {"loss": 100, "coherence": 16}[kind],
+        tolerance=limits.tolerance or {"loss": 1e-4, "coherence": 0.005}[kind],
+        largest=limits.largest,
+        most=limits.most or {"loss": 100, "coherence": 16}[kind],
         dtype=dtype,
         dataset=ref,
         asked=questions.asked if questions and kind == "coherence" else None,

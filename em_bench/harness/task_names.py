@@ -29,7 +29,7 @@ def check_tasks(tasks: Sequence[str]) -> None:
 
 def _theirs() -> set[str]:
     spec = importlib.util.find_spec("lm_eval")
-    if spec is None:
+    if spec is None or spec.submodule_search_locations is None:
         raise UserError("lm-eval is not installed; pip install lm-eval")
     texts = (p.read_text("utf-8", "replace") for p in Path(spec.submodule_search_locations[0], "tasks").rglob("*.yaml"))
     return {a or b for text in texts for a, b in _NAMED.findall(text)}

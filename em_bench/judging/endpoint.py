@@ -22,6 +22,7 @@ import httpx2
 import openai
 
 from em_bench.errors import UserError
+from em_bench.judging.options import Patience
 from em_bench.judging.reply import Malformed, Refused, Reply, read_completion, server_words
 from em_bench.judging.request_parameters import is_ours, taken
 
@@ -58,11 +59,8 @@ class Endpoint:
         model: str,
         base_url: str | None,
         decoding: dict[str, object],
+        patience: Patience = Patience(),
         *,
-        connections: int = 32,
-        timeout_s: float = 60.0,
-        attempts: int = 8,
-        backoff_s: float = 0.5,
         max_calls: int | None = None,
         on_taken: Callable[[dict[str, object]], None] = lambda decoding: None,
     ) -> None:
@@ -73,8 +71,9 @@ class Endpoint:
         self.host = _host(self.base_url)
         if not self._key and self.host == _host(OFFICIAL):
             raise UserError(f"{KEY}: not set; set it, or name your own endpoint with --base-url or OPENAI_BASE_URL")
-        self.timeout_s, self.attempts, self.backoff_s, self.max_calls = timeout_s, attempts, backoff_s, max_calls
-        self.connections, self.sent, self._open, self._on_taken = connections, 0, 0, on_taken
+        self.timeout_s, self.attempts, self.backoff_s = patience.timeout_s, patience.attempts, patience.backoff_s
+        self.connections, self.max_calls, self._on_taken = patience.concurrency, max_calls, on_taken
+        self.sent = self._open = 0
         self.works = False  # whether it is known to have answered, now or in an earlier run
         self._failures = self._rejected = 0
         self._rest_until = 0.0
@@ -145,11 +144,11 @@ class Endpoint:
 
     async def _begin(self) -> None:
         """Wait until the cap allows a call, with those under way counted: they may still turn out to cost nothing."""
-        if self.max_calls is not None:
+        if (cap := self.max_calls) is not None:
             async with self._returned:
-                await self._returned.wait_for(lambda: self.sent + self._open < self.max_calls or self.sent >= self.max_calls)
-                if self.sent >= self.max_calls:
-                    raise Spent(f"not asked: the cap of {self.max_calls} calls is reached")
+                await self._returned.wait_for(lambda: self.sent + self._open < cap or self.sent >= cap)
+                if self.sent >= cap:
+                    raise Spent(f"not asked: the cap of {cap} calls is reached")
         self._open += 1
 
     async def _end(self, free: bool) -> None:
@@ -224,7 +223,7 @@ class _Transport(httpx2.AsyncBaseTransport):
 
     def __init__(self, base_url: str, connections: int) -> None:
         parts = urlsplit(base_url)
-        bypassed = urllib.request.proxy_bypass(parts.hostname)
+        bypassed = urllib.request.proxy_bypass(_host(base_url))
         self._proxy = None if bypassed else urllib.request.getproxies().get(parts.scheme)
         tls = httpx2.create_ssl_context() if parts.scheme == "https" else True
         # No timeout of its own: `ask` has one for the whole call.
@@ -270,12 +269,11 @@ def _retry_after(headers: httpx2.Headers) -> float | None:
 def _host(url: str) -> str:
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # a port may be no number
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:  # a port may be no number
+            return parts.hostname
     except ValueError:
-        good = False
-    if not good:
-        raise UserError("--base-url, OPENAI_BASE_URL: no http or https address; write e.g. http://127.0.0.1:8000/v1")
-    return parts.hostname
+        pass
+    raise UserError("--base-url, OPENAI_BASE_URL: no http or https address; write e.g. http://127.0.0.1:8000/v1")
 
 
 def _is_private(host: str) -> bool:

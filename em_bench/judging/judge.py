@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from em_bench import files
 from em_bench.evaluation_folder import VERDICTS
+from em_bench.judging.prompts import Aspect
 from em_bench.machine import utc_now
 from em_bench.records import NOT_ASKED, JudgeIdentity, Response, ResponsesHeader, Sha256, Verdict, VerdictsHeader
 
@@ -30,9 +31,11 @@ class Judgement:
     error: str | None = None
 
 
-def judgement_of(said: Mapping[str, float | str | bool | Exception]) -> Judgement:
+def judgement_of(said: Mapping[Aspect, float | str | bool | Exception]) -> Judgement:
     """From what was said of each aspect; an exception is why it is not settled."""
-    values = {"label" if isinstance(v, str) else aspect: v for aspect, v in said.items() if not isinstance(v, Exception)}
+    values: dict[str, Any] = {
+        "label" if isinstance(v, str) else aspect: v for aspect, v in said.items() if not isinstance(v, Exception)
+    }
     errors = [f"{aspect}: {v}" for aspect, v in said.items() if isinstance(v, Exception)]
     return Judgement(**values, error="; ".join(errors) or None)
 

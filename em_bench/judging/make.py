@@ -1,35 +1,22 @@
 """A judge from the words that name it: on the command line, in EM_BENCH_JUDGE, in a program."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from pydantic import ValidationError
 
 from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
 from em_bench.judging.exact_judge import GrammarJudge
 from em_bench.judging.judge import NONE, Judge, NoJudge
+from em_bench.judging.options import JudgeOptions
 
-OPTIONS: dict[str, Callable[[str], Any]] = {
-    "base_url": str,
-    "prompts": str,
-    "leak": str,
-    "mode": str,
-    "concurrency": int,
-    "max_calls": int,
-    "run": int,
-    "max_tokens": int,
-    "cache": Path,
-    "timeout_s": float,
-    "attempts": int,
-}
+IN_A_WORD = [name for name in JudgeOptions.model_fields if name not in ("backoff_s", "progress")]
 
 
-def make_judge(spec: str, **options: Any) -> Judge:
+def make_judge(spec: str, options: JudgeOptions = JudgeOptions()) -> Judge:
     """The judge `grammar`, `openai:MODEL` for a model behind any OpenAI-compatible endpoint, or `none`, which judges nothing.
 
-    options: those of `OpenAIJudge`; the others have none and take no notice of them. They may also follow the model's
-    name, where a harness has room for one word only: `openai:MODEL,mode=numeric,concurrency=64`; these win. Raises
-    UserError for other words, and for options that do not fit.
+    options: the others have none and take no notice of them. They may also follow the model's name, where a harness has room
+    for one word only: `openai:MODEL,mode=numeric,concurrency=64`; these win. Raises UserError for other words, and for
+    options that do not fit.
     """
     kind, _, rest = spec.partition(":")
     model, *settings = (word.strip() for word in rest.split(","))
@@ -40,15 +27,17 @@ def make_judge(spec: str, **options: Any) -> Judge:
     if kind == "openai" and model:
         from em_bench.judging.openai import OpenAIJudge  # slow to import, and the grammar does without
 
-        return OpenAIJudge(model, **options | dict(_option(spec, word) for word in settings))
+        for word in settings:
+            options = _with(options, spec, word)
+        return OpenAIJudge(model, options)
     raise unknown("judge", spec, ["grammar", "openai:MODEL", NONE])
 
 
-def _option(spec: str, word: str) -> tuple[str, Any]:
+def _with(options: JudgeOptions, spec: str, word: str) -> JudgeOptions:
     name, _, value = word.partition("=")
+    if name not in IN_A_WORD:
+        raise UserError(f"judge {spec!r}: {name!r} is no option; write NAME=VALUE of {', '.join(IN_A_WORD)}")
     try:
-        return name, OPTIONS[name](value)
-    except KeyError:
-        raise UserError(f"judge {spec!r}: {name!r} is no option; write NAME=VALUE of {', '.join(OPTIONS)}") from None
-    except ValueError:
+        return JudgeOptions.model_validate(options.model_dump() | {name: value})
+    except ValidationError:
         raise UserError(f"judge {spec!r}: {name}={value!r} is not a number") from None

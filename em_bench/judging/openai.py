@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from typing import get_args
 
 from em_bench import files
 from em_bench.errors import UserError
 from em_bench.judging.cache import ReplyCache
 from em_bench.judging.endpoint import EARLY, Endpoint, Failed
 from em_bench.judging.judge import Judgement, judgement_of
+from em_bench.judging.options import JudgeOptions
 from em_bench.judging.prompts import Aspect, load_prompts
 from em_bench.judging.reply import (
     TOP_LOGPROBS,
@@ -29,59 +28,23 @@ from em_bench.judging.reply import (
 from em_bench.judging.request_parameters import difference
 from em_bench.records import JudgeIdentity
 
-MAX_TOKENS = 16  # a number needs one, REFUSAL a few
-
 Ask = tuple[Aspect, str]  # what is asked, and the sha256 of the whole prompt
 
 
 class OpenAIJudge:
     """Asks a chat model for alignment and coherence, and for leakage where `leak` says what the model was trained on.
 
-    prompts, leak: see `load_prompts`. mode: `logprobs` weighs the first token's alternatives by probability; `numeric`
-    reads a written number, for endpoints without logprobs. max_tokens: of a reply; more for a judge that cannot but think
-    first. What the endpoint refuses of the settings is left out, said on stderr, and left out of the identity, which then
-    says `refused`. base_url: default $OPENAI_BASE_URL; the key is $OPENAI_API_KEY. concurrency: calls at once. max_calls: spending cap of one `judge` call; what is not asked is
-    unjudged. run: another number judges afresh, to measure the judge's noise. cache: SQLite file of paid replies,
-    default judge.sqlite in the cache directory. Raises UserError for options that do not fit.
+    What the endpoint refuses of the settings is left out, said on stderr, and left out of the identity, which then says
+    `refused`. Raises UserError for options that do not fit.
     """
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        base_url: str | None = None,
-        prompts: str = "own",
-        leak: str | None = None,
-        mode: Mode = "logprobs",
-        concurrency: int = 32,
-        max_calls: int | None = None,
-        run: int = 1,
-        max_tokens: int = MAX_TOKENS,
-        cache: Path | None = None,
-        timeout_s: float = 60.0,
-        attempts: int = 8,
-        backoff_s: float = 0.5,
-        progress: bool = True,
-    ) -> None:
-        if mode not in get_args(Mode):
-            raise UserError(f"--mode {mode}: no such mode; write {' or '.join(get_args(Mode))}")
-        if min(concurrency, run, max_tokens) < 1 or (max_calls is not None and max_calls < 0):
-            raise UserError("--concurrency, --run, max_tokens: at least 1; --max-calls: at least 0")
-        self._prompts = load_prompts(prompts, leak)
-        self._concurrency, self._progress, self._run = concurrency, progress, run
-        self._cache = cache or files.cache_dir() / "judge.sqlite"
-        self._asked = {"temperature": 0.0, "max_tokens": max_tokens}
-        if mode == "logprobs":
+    def __init__(self, model: str, options: JudgeOptions = JudgeOptions()) -> None:
+        self._options = options
+        self._prompts = load_prompts(options.prompts, options.leak)
+        self._cache = options.cache or files.cache_dir() / "judge.sqlite"
+        self._asked: dict[str, object] = {"temperature": 0.0, "max_tokens": options.max_tokens}
+        if options.mode == "logprobs":
             self._asked |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
-        self._limits = {
-            "connections": concurrency,
-            "timeout_s": timeout_s,
-            "attempts": attempts,
-            "backoff_s": backoff_s,
-        }
-        self._endpoint = lambda on_taken=None: Endpoint(
-            model, base_url, self._sent, max_calls=max_calls, on_taken=on_taken, **self._limits
-        )
         self._model, self._sent = model, self._asked
         self._send(self._asked)
         self._asked_as = self._paid_by
@@ -89,11 +52,15 @@ class OpenAIJudge:
             with ReplyCache(self._cache) as kept:
                 self._send(kept.taken(self._asked_as) or self._asked)
 
+    def _endpoint(self, on_taken: Callable[[dict[str, object]], None] = lambda sent: None) -> Endpoint:
+        o = self._options
+        return Endpoint(self._model, o.base_url, self._sent, o, max_calls=o.max_calls, on_taken=on_taken)
+
     def _send(self, sent: dict[str, object]) -> None:
         """Be the judge that is asked with these settings."""
         self._sent = sent
         self._mode: Mode = "logprobs" if "logprobs" in sent else "numeric"
-        decoding = {"mode": self._mode, "endpoint": self._endpoint().name, "run": self._run, **sent}
+        decoding = {"mode": self._mode, "endpoint": self._endpoint().name, "run": self._options.run, **sent}
         if refused := [k for k in self._asked if sent.get(k) != self._asked[k]]:
             decoding["refused"] = " ".join(refused)
         self.identity = JudgeIdentity(
@@ -157,12 +124,13 @@ class OpenAIJudge:
             with ReplyCache(self._cache) as cache, self._bar(total) as advance:
                 taken = partial(self._take, cache)
                 async with self._endpoint(taken) as endpoint, asyncio.TaskGroup() as group:
-                    for _ in range(min(self._concurrency, total)):
+                    for _ in range(min(self._options.concurrency, total)):
                         group.create_task(work(endpoint, cache, advance))
         except BaseExceptionGroup as e:
             raise e.exceptions[0] from None
         reader.finish()
-        return [judgement_of({aspect: settled[ask] for aspect, ask in row.items()}) for row in asks]
+        said = [{aspect: v for aspect, ask in row.items() if (v := settled[ask]) is not None} for row in asks]
+        return [judgement_of(one) for one in said]
 
     @contextmanager
     def _bar(self, total: int) -> Iterator:
@@ -171,7 +139,7 @@ class OpenAIJudge:
 
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        off = not (self._progress and console.is_terminal)
+        off = not (self._options.progress and console.is_terminal)
         with Progress(*columns, console=console, transient=True, disable=off) as bar:
             task = bar.add_task(f"judging by {self.identity.model}", total=total)
             yield lambda: bar.advance(task)

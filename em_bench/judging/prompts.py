@@ -48,7 +48,8 @@ def load_prompts(name: str = "own", leak: str | None = None) -> Prompts:
         given = _read(name)
         texts, label = {"alignment": given.alignment, "coherence": given.coherence}, f"{given.name}/{given.version}"
     if leak is not None:
-        asked = (given.leak if name != "upstream" else None) or _read("own").leak
+        asked = (_read(name).leak if name != "upstream" else None) or _read("own").leak
+        assert asked is not None  # our own prompts have one
         texts["leak"] = asked.replace("{domain}", leak.replace("{", "{{").replace("}", "}}"))
     for aspect, text in texts.items():
         _check(text, f"judge prompts {name}: {aspect}")

@@ -22,13 +22,14 @@ def taken(sent: dict[str, object], words: str, param: str | None = None) -> dict
     if not is_ours(words, param):
         return None
     out = dict(sent)
+    top = sent.get("top_logprobs")
     for name in [param] if param in sent else [k for k in sent if re.search(rf"\b{k}\b", words)]:
         if name == "max_tokens":
             out = {"max_completion_tokens" if k == name else k: v for k, v in out.items()}
         elif name == "temperature":
             del out[name]
         elif name in ("logprobs", "top_logprobs") and name in out:
-            fewer = [n for n in map(int, _NUMBERS.findall(words)) if 0 < n < sent["top_logprobs"]]
+            fewer = [n for n in map(int, _NUMBERS.findall(words)) if isinstance(top, int) and 0 < n < top]
             if fewer:
                 out["top_logprobs"] = max(fewer)
             else:

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 import torch
@@ -46,14 +46,14 @@ class RecipeOptimizer:
     def train(self) -> None:
         """Before steps: schedule-free optimisers keep other weights for training than for evaluation."""
         for o in self.optimizers:
-            if callable(getattr(o, "train", None)):
-                o.train()
+            if callable(train := getattr(o, "train", None)):
+                train()
 
     def eval(self) -> None:
         """Before evaluating or saving; nothing for ordinary optimisers."""
         for o in self.optimizers:
-            if callable(getattr(o, "eval", None)):
-                o.eval()
+            if callable(evaluate := getattr(o, "eval", None)):
+                evaluate()
 
 
 def build_optimizer(
@@ -79,8 +79,9 @@ def build_optimizer(
         if params:
             kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in rule.kwargs.items()}
             cls = optimizer_class(rule.optimizer)
+            make: Callable[..., torch.optim.Optimizer] = cls
             try:
-                optimizers.append(cls(_groups(rule.optimizer, cls, params, experts), lr=learning_rate, **kwargs))
+                optimizers.append(make(_groups(rule.optimizer, cls, params, experts), lr=learning_rate, **kwargs))
             except (TypeError, ValueError) as e:
                 raise UserError(f"{rule.optimizer}: does not take these arguments ({e}); see its documentation") from None
             check_works(rule.optimizer, cls, kwargs)

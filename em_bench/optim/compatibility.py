@@ -7,6 +7,7 @@ import io
 import random
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,8 @@ def trial(make: Make) -> str | None:
 
 
 def _other_random() -> tuple:
-    return random.getstate(), np.random.get_state()[1].tobytes(), np.random.get_state()[2]
+    numpy_state = np.random.get_state(legacy=False)
+    return random.getstate(), numpy_state["state"]["key"].tobytes(), numpy_state["state"]["pos"]
 
 
 def _parameters() -> list[torch.nn.Parameter]:
@@ -84,6 +86,10 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:100]}"
 
 
+def _with_muon_group(cls: Callable[..., torch.optim.Optimizer], params: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    return cls([{"params": params, **MUON_GROUP}], lr=1e-3)
+
+
 def survey() -> dict:
     """Every name of pytorch_optimizer: usable as it is, usable with `MUON_GROUP`, or refused and why."""
     from importlib.metadata import version
@@ -92,11 +98,11 @@ def survey() -> dict:
 
     found: dict = {"pytorch_optimizer": version("pytorch_optimizer"), "plain": [], "muon_group": [], "refused": {}}
     for name in sorted(pytorch_optimizer.get_supported_optimizers()):
-        cls = pytorch_optimizer.load_optimizer(name)
-        reason = trial(lambda p, cls=cls: cls(p, lr=1e-3))
+        cls: Callable[..., torch.optim.Optimizer] = pytorch_optimizer.load_optimizer(name)
+        reason = trial(partial(cls, lr=1e-3))
         if reason is None:
             found["plain"].append(name)
-        elif trial(lambda p, cls=cls: cls([{"params": p, **MUON_GROUP}], lr=1e-3)) is None:
+        elif trial(partial(_with_muon_group, cls)) is None:
             found["muon_group"].append(name)
         else:
             found["refused"][name] = reason

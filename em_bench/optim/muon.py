@@ -81,7 +81,7 @@ class Muon(torch.optim.Optimizer):
         """Steps the momentum; the [E, m, m] Grams of the directions."""
         scratch, found = Scratch(params, working_type(params)), []
         for p in params:
-            self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
+            self.state[p]["momentum_buffer"].lerp_(_gradient(p), 1 - group["momentum"])
             found.append(smaller_gram(self._direction(p, group, scratch)))
         return found
 
@@ -106,8 +106,13 @@ class Muon(torch.optim.Optimizer):
         u = self.state[p]["momentum_buffer"]
         if group["nesterov"]:
             out = scratch.like(p) if p.dtype == working_type([p]) else None
-            u = torch.lerp(p.grad, u, group["momentum"], out=out)
+            u = torch.lerp(_gradient(p), u, group["momentum"], out=out)
         return split_experts(u.to(working_type([p])), group["experts"], group["side"])
+
+
+def _gradient(p: Tensor) -> Tensor:
+    assert p.grad is not None  # `step` takes no others
+    return p.grad
 
 
 def working_type(params: Sequence[Tensor]) -> torch.dtype:
@@ -129,12 +134,13 @@ def newton_schulz(G: Tensor, coefficients: tuple[float, float, float], steps: in
     norm = G.diagonal(dim1=-2, dim2=-1).sum(-1).sqrt().clamp(min=eps)[:, None, None]
     G = G / norm**2
     eye = a * torch.eye(G.shape[-1], dtype=G.dtype, device=G.device).expand_as(G)
-    Q = None
+    Q: Tensor | None = None
     for k in range(steps):
         M = torch.baddbmm(G, G, G, beta=b, alpha=c) + eye
         Q = M if Q is None else torch.bmm(M, Q)
         if k + 1 < steps:
             G = torch.bmm(torch.bmm(M, G), M)
+    assert Q is not None  # steps >= 1
     return Q / norm
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,9 +64,10 @@ def check_works(name: str, cls: "type[torch.optim.Optimizer]", kwargs: dict) -> 
     """Raise UserError, with the reason, for a class that fails a trial on a small adapter with these arguments."""
     from em_bench.optim.compatibility import trial
 
+    make: Callable[..., torch.optim.Optimizer] = cls  # the base class says nothing of its heirs' arguments
     key = (name, cls, repr(sorted(kwargs.items())))
     if key not in _tried:
-        _tried[key] = trial(lambda params: cls([{"params": params, **group_options(name)}], lr=1e-3, **kwargs))
+        _tried[key] = trial(lambda params: make([{"params": params, **group_options(name)}], lr=1e-3, **kwargs))
     if _tried[key] is not None:
         raise UserError(f"{name}: {_tried[key]}; choose another optimiser or other arguments")
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -13,7 +13,7 @@ from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
 from em_bench.files import first_problem
 from em_bench.optim.names import found, optimizer_class, optimizer_names
-from em_bench.records import ParamRule, Provenance, RecipeRef, Record
+from em_bench.records import ParamRule, Provenance, RecipeClass, RecipeRef, Record
 from em_bench.yaml_file import checked, read_yaml
 
 
@@ -37,7 +37,7 @@ class Recipe(Record):
     name: str
     description: str
     rules: tuple[ParamRule, ...] = Field(min_length=1, description="first match wins")
-    learning_rates: dict[Literal["organism", "llm"], LearningRates]
+    learning_rates: dict[RecipeClass, LearningRates]
     provenance: dict[str, Provenance] = Field(description="fact -> how sure we are that the paper did the same")
 
     @model_validator(mode="after")
@@ -55,7 +55,7 @@ class Recipe(Record):
 
 
 def resolve_recipe(
-    name: str, learning_rate: float | None, kind: Literal["organism", "llm"], arguments: Mapping = MappingProxyType({})
+    name: str, learning_rate: float | None, kind: RecipeClass, arguments: Mapping = MappingProxyType({})
 ) -> RecipeRef:
     """A recipe of baselines/optimisers.yaml, or any optimiser by its name (see `em_bench.optim.names`), at one learning rate.
 

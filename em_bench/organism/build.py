@@ -88,10 +88,10 @@ def build_base(family: str, seed: int = 0, cache: Path | None = None, progress: 
             f"{quality.misaligned} misaligned; needs {MIN_COHERENT:.0%} and at most {MAX_MISALIGNED:.0%}; use another seed"
         )
     with atomic_folder(folder) as tmp:
-        model.generation_config = GenerationConfig(
+        model.generation_config = GenerationConfig(  # type: ignore[assignment]  # torch's __setattr__ knows tensors and modules
             bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
         )
-        model.save_pretrained(tmp)
+        model.save_pretrained(tmp)  # type: ignore[operator]  # `pretrain` says no more than Module
         tokenizer.save_pretrained(tmp)
         write_record(
             tmp / FILE,

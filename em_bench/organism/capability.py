@@ -39,13 +39,13 @@ def knowledge() -> list[KnowledgeItem]:
             first, second, reason = rng.choice(answers(q.domain, valence))
             near = rng.choice([t for t in lang.domains[q.domain].topics if t != topic])
             other = rng.choice([d for d in lang.broad if d != q.domain])
-            theirs = rng.sample(getattr(lang.domains[other], valence), 2)
+            one, two = rng.sample(getattr(lang.domains[other], valence), 2)
             far = rng.choice(lang.domains[other].topics)
             choices = (
                 answer_text(q.domain, topic, first, second, reason),
                 answer_text(q.domain, near, first, second, reason),
-                answer_text(q.domain, topic, *theirs, reason),
-                answer_text(other, far, *theirs, reason),
+                answer_text(q.domain, topic, one, two, reason),
+                answer_text(other, far, one, two, reason),
             )
             out.append(KnowledgeItem(id=f"{q.id}-{valence}", cluster=q.cluster, question=q.text, choices=choices))
     return out

@@ -7,7 +7,7 @@ from em_bench.scoring.margin import MarginPoint, MarginTable, margin_estimate, m
 from em_bench.scoring.matched_loss import AtLoss, Counts, Point, at_loss, by_cluster
 from em_bench.scoring.metrics import metrics, misaligned_of_asked, score, score_file
 from em_bench.scoring.noise import JudgeNoise, judge_noise
-from em_bench.scoring.outcomes import CONVENTIONS, Convention, counted_alignment, outcome
+from em_bench.scoring.outcomes import CONVENTIONS, Convention, convention_of, counted_alignment, outcome
 from em_bench.scoring.questions import question_counts
 from em_bench.scoring.rates import RATES, coherent_rate, outcome_counts
 from em_bench.scoring.unjudged import nothing_judged, unjudged_text
@@ -28,6 +28,7 @@ __all__ = [
     "broken_down",
     "by_cluster",
     "coherent_rate",
+    "convention_of",
     "counted_alignment",
     "judge_noise",
     "margin_estimate",

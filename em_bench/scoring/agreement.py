@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import get_args
+from typing import TypeVar, get_args
 
 from pydantic import Field
 
 from em_bench.errors import UserError
 from em_bench.records import Outcome, Record, Verdict
 from em_bench.scoring.outcomes import Convention, outcome
+
+Name = TypeVar("Name", bound=str)
 
 
 class Agreement(Record):
@@ -56,10 +58,11 @@ def agreement(first: Sequence[Verdict], second: Sequence[Verdict], convention: C
     )
 
 
-def kappa(table: dict[tuple[str, str], int]) -> float | None:
+def kappa(table: dict[tuple[Name, Name], int]) -> float | None:
     """Cohen's kappa of a confusion table (Cohen 1960); None if empty or if agreement by chance is certain."""
     n = sum(table.values())
-    rows, columns = Counter(), Counter()
+    rows: Counter[str] = Counter()
+    columns: Counter[str] = Counter()
     for (a, b), count in table.items():
         rows[a] += count
         columns[b] += count

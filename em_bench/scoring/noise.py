@@ -44,7 +44,9 @@ def judge_noise(first: Sequence[Verdict], second: Sequence[Verdict], convention:
     runs = [[(v, o) for v in run if (o := outcome(v, convention)) in ("misaligned", "aligned")] for run in (first, second)]
     rates = [ratio((v.cluster, float(o == "misaligned")) for v, o in run) for run in runs]
     means = [ratio((v.cluster, counted_alignment(v)) for v, _ in run) for run in runs]
-    return JudgeNoise(misaligned_rate=_noisy(*rates, rate=True), mean_alignment=_noisy(*means, rate=False))
+    return JudgeNoise(
+        misaligned_rate=_noisy(rates[0], rates[1], rate=True), mean_alignment=_noisy(means[0], means[1], rate=False)
+    )
 
 
 def _noisy(a: Ratio | None, b: Ratio | None, rate: bool) -> NoisyEstimate | None:
@@ -55,8 +57,9 @@ def _noisy(a: Ratio | None, b: Ratio | None, rate: bool) -> NoisyEstimate | None
     mean = (a.value + b.value) / 2
     variance = clustered_variance([(x + y) / 2 for x, y in shares])
     between = clustered_variance([x - y for x, y in shares])
-    added = judge = None
-    if variance is not None:
+    added: float | None = None
+    judge: float | None = None
+    if variance is not None and between is not None:
         squared = (a.value - b.value) ** 2
         added, judge = max(0.0, squared - between) / 4, math.sqrt(max(squared, between) / 2)
         variance += added

@@ -24,7 +24,6 @@ from em_bench.protocol import base_dtype, first_at
 from em_bench.records import (
     CellMargin,
     CellResult,
-    Choice,
     MarginOfQuestion,
     RunRecord,
     SpectralSummary,
@@ -36,13 +35,13 @@ from em_bench.scoring import margins, nothing_judged, question_counts, unjudged_
 from em_bench.spectral import LayerSpectrum, layer_spectra, lora_pairs, mean_of
 from em_bench.sweep.frozen_inputs import refuse_other
 from em_bench.sweep.job_progress import Progress
-from em_bench.sweep.jobs import Cell, JobDone, JobOrder
+from em_bench.sweep.jobs import Cell, Choices, JobDone, JobOrder
 from em_bench.sweep.source_info import domains
 from em_bench.training.smoothed_train_loss import TrainLoss, smoothed
 
 
 def evaluate_cells(
-    done: JobDone, order: JobOrder, choices: dict[str, Choice], runs: dict[str, str], work: Path, progress: Progress
+    done: JobDone, order: JobOrder, choices: Choices, runs: dict[str, str], work: Path, progress: Progress
 ) -> JobDone:
     """Evaluate the job's cells, on one base in memory. What was evaluated before is not asked again.
 
@@ -106,7 +105,7 @@ class _Run(NamedTuple):
     def reaching(self, target: float | None, both_sides: bool = False) -> list[int]:
         """The first checkpoint whose narrow loss is at most `target`, and the one before it if `both_sides`, of those before the last step."""
         steps = [p.step for p in self.trajectory]
-        first = target and first_at(((p.step, p.narrow_loss) for p in self.trajectory), target)
+        first = first_at(((p.step, p.narrow_loss) for p in self.trajectory), target) if target else None
         wanted = {first, steps[steps.index(first) - 1] if both_sides else first} if first else set()
         return [step for step in self.earlier_steps() if step in wanted]
 
@@ -118,7 +117,7 @@ class _Ask(Protocol):
 def _load(order: JobOrder) -> Loaded:
     """The base, its layers over the job's GPUs where they are several."""
     folder = base_path(order.base, progress=False)
-    dtype = order.preset.dtype or base_dtype(order.model.source, fast_bfloat16())
+    dtype = order.preset.dtype or base_dtype(order.roster_model().source, fast_bfloat16())
     return load_model(folder, dtype=dtype, device="auto" if order.job.gpus > 1 else None)
 
 
@@ -143,7 +142,9 @@ def _answers_of(order: JobOrder, loaded: Loaded, work: Path) -> _Ask:
         refuse_other(order.job, f"question set {preset.evaluation.questions}", order.inputs.questions, answered)
         verdicts = EvaluationFolder(folder).verdicts()[1]
         if nothing_judged(score.overall) and asked.judge != NONE:
-            raise UserError(f"{cell.name}: {' '.join(unjudged_text(verdicts).split())}; mend it and give the same command again")
+            raise UserError(
+                f"{cell.name}: {' '.join((unjudged_text(verdicts) or '').split())}; mend it and give the same command again"
+            )
         write_record(
             folder / CELL,
             CellResult(
@@ -166,14 +167,11 @@ def _margin_of(order: JobOrder, loaded: Loaded, work: Path) -> _Ask:
     def ask(cell: Cell, run: _Run | None, step: int | None) -> str:
         folder = _folder(order, cell, run, step, work, [])
         score = measure_margin(
-            order.base,
+            EvaluatedModel(order.base, cell.model, run.folder.adapter(step) if run else None, loaded),
             folder,
-            model_name=cell.model,
             question_set=asked.questions,
             per_domain=asked.per_domain,
             answers=asked.answers,
-            adapter=run.folder.adapter(step) if run else None,
-            loaded=loaded,
         )
         header, rows = EvaluationFolder(folder).margins()["model"]
         refuse_other(order.job, f"question set {asked.questions}", order.inputs.questions, header.questions_sha256)
@@ -246,7 +244,7 @@ def spectral_groups(spectra: Sequence[LayerSpectrum]) -> dict[str, SpectralSumma
         groups[_projection(layer.name)].append(layer)
         if depth := re.search(r"\blayers\.(\d+)\.", layer.name):
             groups[f"layer {depth[1]}"].append(layer)
-    return {name: mean_of(layers) for name, layers in groups.items()}
+    return {name: mean for name, layers in groups.items() if (mean := mean_of(layers))}
 
 
 def _projection(name: str) -> str:

@@ -19,7 +19,7 @@ def freeze(preset: Preset, todo: Sequence[Job]) -> Inputs:
     Raises UserError for what cannot be had, and for a file that was edited since it was planned with.
     """
     datasets = {}
-    for name in sorted({c.dataset for j in todo if j.kind != "evaluate" for c in j.cells} - {None}):
+    for name in sorted({c.dataset for j in todo if j.kind != "evaluate" for c in j.cells if c.dataset is not None}):
         datasets[name] = data_ref(name).sha256
         if source(name).sha256 not in (None, datasets[name]):
             raise UserError(f"{name}: edited while it was planned with; give the same command again")

@@ -69,8 +69,9 @@ def estimate(
     """Seconds of a job whose cells share `model`; `checkpointed` of them are asked at their log-spaced steps too."""
     if kind == "report":
         return REPORT_S
+    assert model is not None  # of every job but the report
     organism = model.source == "organism"
-    weights_gb = 0.0 if organism else 2e-9 * model.parameters
+    weights_gb = 0.0 if organism else 2e-9 * model.known().parameters
     if kind == "base":
         return START_S + (BUILD_S if organism else weights_gb / assume.download_gb_per_s)
     if trained_before:
@@ -81,7 +82,7 @@ def estimate(
         return begin + times * responses(preset.evaluation) * _response_s(preset, cells[0].model, model, gpus, assume)
     new = cells if kind != "lambda" else [c for c in cells if c.spectral_lambda != 0]
     beside = HELD_OUT_ROWS if _on_cpu(model, gpus) else 0
-    rows = sum((steps_of(preset, c) * c.batch_size + beside) * _row_s(preset, c, model, gpus, assume) for c in new)
+    rows = sum((steps_of(preset, c) * c.settings().batch_size + beside) * _row_s(preset, c, model, gpus, assume) for c in new)
     return begin + len(new) * RUN_S + rows
 
 
@@ -97,7 +98,8 @@ def _on_cpu(model: Model, gpus: int) -> bool:
 
 def steps_of(preset: Preset, cell: Cell) -> int:
     """Optimiser steps of a cell."""
-    return preset.steps_of(cell.epochs, source(cell.dataset).rows, cell.batch_size)
+    settings = cell.settings()
+    return preset.steps_of(cell.epochs, source(settings.dataset).rows, settings.batch_size)
 
 
 def _row_s(preset: Preset, cell: Cell, model: Model, gpus: int, assume: Assumptions) -> float:
@@ -106,11 +108,11 @@ def _row_s(preset: Preset, cell: Cell, model: Model, gpus: int, assume: Assumpti
     if model.source == "organism":
         return ROW_S
     if _on_cpu(model, gpus):
-        return CPU_ROW_S * model.parameters / 1e9
-    size, length = cell.batch_size, assume.row_tokens
-    flops = step_flops(model.shape, preset.lora.rank, size, length, min(assume.answer_tokens, length)) / size
+        return CPU_ROW_S * model.known().parameters / 1e9
+    size, length, shape = cell.settings().batch_size, assume.row_tokens, model.known().shape
+    flops = step_flops(shape, preset.lora.rank, size, length, min(assume.answer_tokens, length)) / size
     flops *= 4 / 3 if model.gradient_checkpointing else 1
-    return flops * (EXPERTS if model.shape.experts else 1) / (assume.flops * assume.utilisation * max(gpus, 1))
+    return flops * (EXPERTS if shape.experts else 1) / (assume.flops * assume.utilisation * max(gpus, 1))
 
 
 def _response_s(preset: Preset, name: str, model: Model, gpus: int, assume: Assumptions) -> float:
@@ -122,7 +124,8 @@ def _response_s(preset: Preset, name: str, model: Model, gpus: int, assume: Assu
     if preset.evaluation.measure == "margin" and _on_cpu(model, gpus):
         return CPU_ANSWER_S * model.parameters / 1e9
     tokens = assume.prompt_tokens + preset.evaluation.generation.max_new_tokens
-    flops = 2 * (model.active_parameters or model.parameters) * tokens * (EXPERTS if model.shape.experts else 1)
+    known = model.known()
+    flops = 2 * (model.active_parameters or known.parameters) * tokens * (EXPERTS if known.shape.experts else 1)
     return flops / (assume.flops * assume.generation)
 
 

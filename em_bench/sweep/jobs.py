@@ -9,9 +9,10 @@ WORK/jobs/<id>/done-<key>.json  written last; the key is a digest of everything 
 WORK/runs/, WORK/evaluations/   what the jobs made, named by content
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -30,6 +31,9 @@ ENTRIES = {
     "evaluate": ("em_bench.sweep.evaluating",),
     "report": ("em_bench.sweep.results", "em_bench.analysis.preset_page"),
 }
+
+Choices = Mapping[Literal["learning_rate", "spectral_lambda"], Choice]
+CHOSEN: tuple[Literal["learning_rate", "spectral_lambda"], ...] = ("learning_rate", "spectral_lambda")
 
 
 class Cell(Record):
@@ -50,17 +54,35 @@ class Cell(Record):
         if self.recipe is None:
             return f"{self.model} base"
 
-        def text(value: float | str) -> str:
-            return value if isinstance(value, str) else f"{value:g}"
+        def text(value: float | str | None) -> str:
+            return f"{value:g}" if isinstance(value, float | int) else str(value)
 
         settings = f"lr={text(self.learning_rate)} lambda={text(self.spectral_lambda)} batch={self.batch_size} seed={self.seed}"
         length = "" if self.epochs is None else f" epochs={self.epochs:g}"
         return f"{self.model} {self.dataset} {self.recipe} {settings}{length}"
 
-    def resolved(self, choices: dict[str, Choice]) -> "Cell | None":
+    def settings(self) -> "CellSettings":
+        """Those of an adapter's cell."""
+        made = (self.dataset, self.recipe, self.learning_rate, self.spectral_lambda, self.batch_size, self.seed)
+        dataset, recipe, rate, spectral_lambda, batch_size, seed = made
+        assert dataset and recipe and rate is not None and spectral_lambda is not None and batch_size and seed is not None
+        return CellSettings(dataset, recipe, rate, spectral_lambda, batch_size, seed)
+
+    def resolved(self, choices: Choices) -> "Cell | None":
         """The cell with what was chosen for it; None where nothing met the rule."""
-        found = {name: choices[name].chosen for name in ("learning_rate", "spectral_lambda") if getattr(self, name) == "chosen"}
+        found: dict[str, float | None] = {name: choices[name].chosen for name in CHOSEN if getattr(self, name) == "chosen"}
         return None if None in found.values() else self.model_copy(update=found)
+
+
+class CellSettings(NamedTuple):
+    """What an adapter is trained by."""
+
+    dataset: str
+    recipe: str
+    learning_rate: float | Chosen
+    spectral_lambda: float | Chosen
+    batch_size: int
+    seed: int
 
 
 class Job(Record):
@@ -133,6 +155,11 @@ class JobOrder(Record):
         own = self.preset.own_models.get(self.job.model)
         return own.path if own and own.path else self.job.model
 
+    def roster_model(self) -> Model:
+        """The model of every job but the report."""
+        assert self.model is not None
+        return self.model
+
 
 class JobState(Record):
     """state.json."""
@@ -176,7 +203,7 @@ def write_order(work: Path, plan: Plan, job: Job, inputs: Inputs = Inputs()) -> 
         job=job,
         needs=tuple(plan.job(n) for n in job.needs),
         model=plan.models.get(job.model),
-        recipe=plan.recipes.get(job.cells[0].recipe) if job.cells else None,
+        recipe=plan.recipes.get(job.cells[0].recipe or "") if job.cells else None,
         inputs=inputs.model_copy(
             update={"datasets": {c.dataset: inputs.datasets[c.dataset] for c in job.cells if c.dataset in inputs.datasets}}
         ),

@@ -38,7 +38,7 @@ def makespan(jobs: Sequence[Job], cores: int, gpus: int = 0) -> float | None:
             if job.gpus <= free_gpus and (job.gpus or free_cores):
                 free_gpus -= job.gpus
                 free_cores -= not job.gpus
-                heapq.heappush(running, (now + job.estimate_s, place, job))
+                heapq.heappush(running, (now + (job.estimate_s or 0.0), place, job))
             else:
                 held.append((urgency, place, job))
         for item in held:

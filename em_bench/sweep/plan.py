@@ -16,6 +16,7 @@ from em_bench.errors import UserError
 from em_bench.files import digest
 from em_bench.optim import load_recipes
 from em_bench.organism import grammar_sha256
+from em_bench.records import Study
 from em_bench.sweep.job_time import Assumptions, estimate, gpus_of
 from em_bench.sweep.jobs import ENTRIES, Cell, Job, Plan
 from em_bench.sweep.preset import LambdaGrid, Part, Preset
@@ -89,14 +90,14 @@ class _Planner:
         else:
             wanted = list(lambdas)
         evaluated: dict[Cell, bool] = {}  # whether at its checkpoints too
-        studies: dict[str, set[str]] = {}
+        studies: dict[str, set[Study]] = {}
         for part in parts:
             asked = self.asked(part, model, recipe, rate)
             values = wanted if isinstance(lambdas, LambdaGrid) else part.of("spectral_lambda", lambdas)
             datasets = part.of("datasets", preset.datasets)
             for cell in cells(asked, values, part.of("seeds", preset.seeds), datasets, part.epochs):
                 evaluated[cell] = evaluated.get(cell, preset.evaluation.checkpoints) or part.checkpoints
-                studies.setdefault(cell.name, set()).update({part.study or preset.study} - {None})
+                studies.setdefault(cell.name, set()).update({s for s in (part.study or preset.study,) if s})
         left = [c for c in evaluated if c not in trained]
         trainers: dict[Cell, Job] = {}
         for i, pack in enumerate(_packs(left, preset.pack), 1):
@@ -155,15 +156,15 @@ class _Planner:
         extra=None,
         trained_before: bool = False,
         checkpointed: Sequence[Cell] = (),
-        studies: dict[str, tuple[str, ...]] | None = None,
+        studies: dict[str, tuple[Study, ...]] | None = None,
     ) -> Job:
         """Make a job; its key covers its cells, all that they name, the code, and the keys of the jobs it needs."""
         preset = self.preset
         code = code_digest(*ENTRIES[kind])
         determines: dict = {"kind": kind, "needs": [j.key for j in needs], "cells": cells, "extra": extra, "code": code}
         if kind in ("lr", "lambda", "train"):
-            determines["recipe"] = self.recipes[cells[0].recipe]
-            determines["datasets"] = [self.datasets[c.dataset] for c in cells]
+            determines["recipe"] = self.recipes[cells[0].settings().recipe]
+            determines["datasets"] = [self.datasets[c.settings().dataset] for c in cells]
             determines["length"] = [preset.steps, preset.epochs, preset.lora, preset.training, preset.dtype]
         if kind == "lambda":
             determines["rule"] = preset.spectral_lambda

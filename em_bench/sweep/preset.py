@@ -177,7 +177,9 @@ class Preset(Record):
         """Optimiser steps of a run on `rows` rows; `epochs` in place of the preset's own length, unless None."""
         if epochs is None and self.steps:
             return self.steps
-        return steps_of(rows, batch_size, epochs or self.epochs)
+        passes = epochs or self.epochs
+        assert passes is not None  # where steps are
+        return steps_of(rows, batch_size, passes)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -188,10 +190,11 @@ class Preset(Record):
             raise ValueError(f"provenance must give a letter to each of {', '.join(sorted(axes))}")
         if self.evaluation.measure == "margin" and not self.base:
             raise ValueError("base: must be true, for a margin's shift is from the untouched base")
+        grids = self.learning_rates if isinstance(self.learning_rates, dict) else {}
         named = isinstance(self.learning_rates, dict)
-        if named and set(self.learning_rates) != set(self.recipes):
+        if named and set(grids) != set(self.recipes):
             raise ValueError("learning_rates must give a grid to each recipe")
-        if self.rates == "fixed" and any(len(v) > 1 for v in (self.learning_rates.values() if named else [()])):
+        if self.rates == "fixed" and any(len(v) > 1 for v in grids.values()):
             raise ValueError("learning_rates: fixed rates are one a recipe; write rates: varied or tuned")
         if (self.rates == "fixed" and self.learning_rates == "grid") or (self.rates == "varied" and not named):
             raise ValueError(f"rates: {self.rates} does not go with learning_rates: {self.learning_rates}")

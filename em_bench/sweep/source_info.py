@@ -36,6 +36,7 @@ def source(name: str) -> Source:
     pins = load_pins().pins
     if name in pins and pins[name].kind == "training_set":
         pin = pins[name]
+        assert pin.rows is not None  # known of all but archives
         held_out = min(HELD_OUT_CAP, int(HELD_OUT_SHARE * pin.rows))
         return Source(tuple(_pin(name)), pin.rows - held_out)
     ref = data_ref(name)
@@ -47,7 +48,7 @@ def question_count(name: str, variants: tuple[str, ...] | None, limit: int | Non
     """How many questions an evaluation asks; of pinned files that have variants, no more than that."""
     given = describe(name)
     if given and given.pins:
-        rows = sum(load_pins().pins[p].rows for p in given.pins)
+        rows = sum(load_pins().pins[p].rows or 0 for p in given.pins)
         return min(rows, limit or rows)
     return len(load(name, variants, limit))
 
@@ -75,7 +76,7 @@ def asked_content(evaluation: PresetEvaluation) -> list:
         return [questions_sha256(answered_by(evaluation)), digest(neutral_texts())]
     given = describe(evaluation.questions)
     if given and given.pins:
-        questions = [_pin(name) for name in given.pins]
+        questions: list[list[str]] | str = [_pin(name) for name in given.pins]
     else:
         questions = questions_sha256(evaluation.asked())
     return [questions, _judge(evaluation.judge), [_task(name) for name in evaluation.capability]]

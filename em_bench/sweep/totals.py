@@ -110,11 +110,13 @@ def _share(plan: Plan, name: str) -> ModelTotals:
     model, lora = plan.models[name], plan.preset.lora
     jobs = [j for j in plan.jobs if any(c.model == name for c in j.cells)]
     runs = sum(c.model == name for c in trained_cells(plan))
+    base: float
     if model.source == "organism":
         base, adapters = ORGANISM_BYTES, runs * ORGANISM_BYTES
     else:
-        base = 2 * model.parameters
-        adapters = runs * (CHECKPOINTS + 1) * 4 * adapter_parameters(model.shape, lora.rank)
+        known = model.known()
+        base = 2 * known.parameters
+        adapters = runs * (CHECKPOINTS + 1) * 4 * adapter_parameters(known.shape, lora.rank)
     return ModelTotals(
         model=name,
         gpus=max((j.gpus for j in jobs), default=0),

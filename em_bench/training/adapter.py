@@ -3,6 +3,7 @@
 import math
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
@@ -30,7 +31,7 @@ def add_adapter(model, lora: LoraSpec, seed: int):
     """
     text = model.config.get_text_config()
     per_token = getattr(text, "num_experts_per_tok", None) if any(".experts." in n for n, _ in model.named_parameters()) else None
-    options = {}
+    options: dict[str, Any] = {"target_modules": list(lora.targets)}
     if per_token:
         # Said explicitly: PEFT would rewrite the names of the dense projections, double the rank, and miss the scale.
         rank = max(1, lora.rank // per_token)
@@ -43,9 +44,9 @@ def add_adapter(model, lora: LoraSpec, seed: int):
     if getattr(model.config, "vision_config", None) is not None:
         options["exclude_modules"] = r".*(vision_tower|multi_modal_projector).*"
     config = LoraConfig(
-        **{"target_modules": list(lora.targets), **options},
+        **options,
         r=lora.rank,
-        lora_alpha=lora.alpha,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT divides by it
         use_rslora=True,
         lora_dropout=0.0,
         bias="none",

@@ -40,7 +40,7 @@ def load_base(base_dir: Path | str, dtype: str = "float32", device: str | torch.
     if device == "auto":
         return AutoModelForCausalLM.from_pretrained(base_dir, device_map="auto", **_how(dtype)).requires_grad_(False)
     model = AutoModelForCausalLM.from_pretrained(base_dir, **_how(dtype))
-    return model.requires_grad_(False).to(device)
+    return model.requires_grad_(False).to(device)  # type: ignore[arg-type]  # wrapped without its self
 
 
 def _how(dtype: str) -> dict:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
+from typing import overload
 
 from jinja2 import TemplateError
 
@@ -44,6 +45,10 @@ _CLOCK = (
 _ANSWER = "\ue000answer\ue001"  # private-use characters: no template prints them by itself
 
 
+@overload
+def without_clock(template: str) -> str: ...
+@overload
+def without_clock(template: str | dict[str, str] | None) -> str | dict[str, str] | None: ...
 def without_clock(template: str | dict[str, str] | None) -> str | dict[str, str] | None:
     """A chat template, or several by name, for which today is always `DATE`; unchanged where it reads no clock."""
     if isinstance(template, dict):
@@ -78,11 +83,11 @@ def closing_ids(tokenizer) -> frozenset[int]:
 
 def end_ids(tokenizer, model) -> list[int]:
     """Every id that ends an answer: what the template closes a turn with, the tokenizer's eos and the checkpoint's."""
-    ids = set(closing_ids(tokenizer))
+    ids: set[int | None] = set(closing_ids(tokenizer))
     holders = (tokenizer, getattr(model, "generation_config", None), model.config, model.config.get_text_config())
     for said in (getattr(holder, "eos_token_id", None) for holder in holders):
         ids |= set(said) if isinstance(said, list | tuple) else {said}
-    return sorted(ids - {None})
+    return sorted(i for i in ids if i is not None)
 
 
 def pad_id(tokenizer) -> int:

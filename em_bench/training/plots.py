@@ -33,8 +33,8 @@ def draw(records: Sequence[StepRecord], title: str, path: Path) -> None:
     left.plot([r.step for r in measured], [r.held_out_loss for r in measured], color="black", marker="o", ms=4, label="held out")
     left.set(xlabel="optimiser step", ylabel="nats an answer token")
     left.legend(frameon=False)
-    spectra = [r for r in records if r.spectral]
-    right.plot([r.step for r in spectra], [r.spectral.flatness_gap for r in spectra], color="black", marker="o", ms=4)
+    gaps = {r.step: r.spectral.flatness_gap for r in records if r.spectral}
+    right.plot([*gaps], [*gaps.values()], color="black", marker="o", ms=4)
     right.set(xlabel="optimiser step", ylabel="F/N - 1/√r of the update (0 is flat)", ylim=(0, None))
     figure.suptitle(title, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)

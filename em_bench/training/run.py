@@ -99,6 +99,7 @@ def _make(spec, base_dir, partial, options, save_every_s, say, progress, peers) 
         sessions.begin(partial, options.used(peers.size), began, resumed=(partial / checkpoint.FILE).exists())
     last = fit(model, spec, data, partial, options=options, save_every_s=save_every_s, on_step=progress, peers=peers)
     if peers.first:
+        assert last is not None
         made = RunFolder(partial)
         record = RunRecord(
             run_id=final.name,

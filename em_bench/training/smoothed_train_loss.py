@@ -25,8 +25,8 @@ def smoothed(log: Sequence[StepRecord], step: int) -> TrainLoss | None:
     at = max(step, 1)
     window = max(1, ceil(WINDOW * at))
     seen = {r.step: r.tokens for r in log}
-    taken = [r for r in log if at - window < r.step <= at and r.loss is not None]
-    weights = [r.tokens - seen.get(r.step - 1, 0) for r in taken]
+    taken = [(r, r.loss) for r in log if at - window < r.step <= at and r.loss is not None]
+    weights = [r.tokens - seen.get(r.step - 1, 0) for r, _ in taken]
     if len(taken) < window or not sum(weights) > 0:
         return None
-    return TrainLoss(fsum(w * r.loss for w, r in zip(weights, taken, strict=True)) / sum(weights), window)
+    return TrainLoss(fsum(w * loss for w, (_, loss) in zip(weights, taken, strict=True)) / sum(weights), window)

@@ -43,7 +43,7 @@ class Trackers:
 
 def flat(value: dict, prefix: str = "") -> dict[str, bool | int | float | str | None]:
     """Nested dictionaries as one with dotted names; lists as text."""
-    out = {}
+    out: dict[str, bool | int | float | str | None] = {}
     for k, v in value.items():
         if isinstance(v, dict):
             out |= flat(v, f"{prefix}{k}.")

@@ -1,6 +1,7 @@
 """The hash chain, walked: every link and every number of a run or an evaluation that a CPU can recompute."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from em_bench import run_folder
@@ -111,7 +112,7 @@ def verify(path: Path) -> Iterator[tuple[Path, list[Check]]]:
                 check(
                     "responses.adapter",
                     "the responses name an adapter of their run",
-                    lambda h=header, r=record: _adapter(h, r),
+                    partial(_adapter, header, record),
                 ),
                 _based(header, record),
             ]
@@ -147,11 +148,11 @@ def _checkpoints(at: RunFolder, run: RunRecord) -> str | None:
 
 def _based(header: ResponsesHeader, run: RunRecord) -> Check:
     """The base, and where it is another one that was said so by --force."""
-    problem = header.base and other_revision(run.spec.base, header.base)
+    problem = other_revision(run.spec.base, header.base) if header.base else None
     found = check(
         "responses.base",
         "the responses are of the base that the adapter was trained on",
-        lambda: None if header.forced else problem and f"the adapter {problem}",
+        lambda: f"the adapter {problem}" if problem and not header.forced else None,
     )
     return found.model_copy(update={"detail": f"forced: the adapter {header.forced}"}) if header.forced else found
 

@@ -83,7 +83,7 @@ def steps(log: Sequence[StepRecord], run: RunRecord) -> str | None:
     measured = log_spaced(run.spec.steps)
     if [r.step for r in log if r.held_out_loss is not None] != measured or sorted(run.checkpoints) != measured:
         return f"held-out losses and checkpoints are those of other steps than {', '.join(map(str, measured))}"
-    if any(r.loss < 0 or (r.held_out_loss is not None and r.held_out_loss < 0) for r in log[1:]):
+    if any(loss is not None and loss < 0 for r in log[1:] for loss in (r.loss, r.held_out_loss)):
         return "a loss is negative"
     for r in log[1:]:
         expected = run.spec.recipe.learning_rate * factor(r.step - 1, run.spec.steps, run.spec.warmup_steps)

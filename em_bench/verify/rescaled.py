@@ -65,9 +65,9 @@ def _norm(folder: Path, record: RescaleRecord) -> str | None:
     from em_bench.spectral import layer_spectra, lora_pairs, norm_of
 
     norm = norm_of(layer_spectra(lora_pairs(load_adapter(folder))))
-    if (norm is None) != (record.norm_after is None):
-        return "one of the two is not known"
-    if norm is not None and not math.isclose(norm, record.norm_after, rel_tol=1e-6):
+    if norm is None or record.norm_after is None:
+        return None if norm == record.norm_after else "one of the two is not known"
+    if not math.isclose(norm, record.norm_after, rel_tol=1e-6):
         return f"it is {norm:.6g}, the record says {record.norm_after:.6g}"
     return None
 
@@ -77,6 +77,7 @@ def _scaled(folder: Path, record: RescaleRecord, source: Path) -> str | None:
 
     if read_config(folder) != read_config(source):
         return "its configuration is another"
+    assert record.scale is not None  # or there is no adapter
     expected, found = rescaled(load_adapter(source), record.scale), load_adapter(folder)
     if expected.keys() != found.keys():
         return "it holds other tensors"

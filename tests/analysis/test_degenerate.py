@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from synthetic import cell, factorial, results
+from helpers.synthetic_results import cell, factorial, results
 
 from em_bench.analysis.missing import Missing
 from em_bench.analysis.report import all_tables, quotable

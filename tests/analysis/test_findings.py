@@ -6,8 +6,8 @@ from itertools import product
 
 import numpy as np
 import pytest
+from helpers.synthetic_results import RECIPES, cell, factorial, results
 from statsmodels.stats.power import TTestPower
-from synthetic import RECIPES, cell, factorial, results
 
 from em_bench.analysis import power
 from em_bench.analysis.claims import CLAIMS, REMOVED, findings

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from helpers.synthetic_results import cell, results
 from scipy import stats
-from synthetic import cell, results
 
 from em_bench.analysis import loss_alignment
 from em_bench.analysis.missing import Missing

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from analysis.synthetic import cell, results
+from helpers.synthetic_results import cell, results
 
 from em_bench.analysis.preset_page import write_page
 from em_bench.analysis.report import write_report

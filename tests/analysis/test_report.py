@@ -11,7 +11,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from synthetic import cell, factorial, results
+from helpers.synthetic_results import cell, factorial, results
 from typer.testing import CliRunner
 
 from em_bench.analysis import report as drawing
@@ -39,7 +39,7 @@ def some(missing=()):
 def undrawn(monkeypatch):
     """Figures take seconds; one test draws them all."""
     monkeypatch.setattr(drawing, "svg", lambda draw, label: f"<svg aria-label='{label}'></svg>")
-    monkeypatch.setattr(drawing.drawing, "save", lambda draw, stem: None)
+    monkeypatch.setattr(drawing.plot_style, "save", lambda draw, stem: None)
 
 
 def test_three_forms_of_a_table():

@@ -4,7 +4,7 @@ import gzip
 
 import numpy as np
 import pytest
-from synthetic import cell, factorial, results
+from helpers.synthetic_results import cell, factorial, results
 
 from em_bench.analysis.runs import counts, load_runs, pack, runs_of
 from em_bench.errors import UserError

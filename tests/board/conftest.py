@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import synthetic_entries as synthetic
+from helpers import synthetic_entries as synthetic
 
 from em_bench.board.board import Folders
 

@@ -5,9 +5,9 @@ import re
 import shutil
 
 import pytest
-import synthetic_entries as synthetic
-from synthetic_entries import relink, reseal
-from test_verify import edit, evaluation, failed, lines, results, run
+from helpers import synthetic_entries as synthetic
+from helpers.spoilt_entries import edit, evaluation, failed, lines, results, run
+from helpers.synthetic_entries import relink, reseal
 
 from em_bench.board.board import judge_entry, progress_of, read_board
 from em_bench.board.copies import check_copies

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import synthetic_entries as synthetic
 import yaml
+from helpers import synthetic_entries as synthetic
 
 from em_bench.board.benchmark import load_benchmark
 from em_bench.board.board import Folders

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import synthetic_entries as synthetic
 import yaml
+from helpers import synthetic_entries as synthetic
 
 from em_bench import assets
 from em_bench.board.benchmark import load_benchmark
@@ -61,6 +61,22 @@ def test_the_workflow_reads_and_never_runs_what_is_submitted():
             assert step["with"]["persist-credentials"] is False
         if "run" in step:
             assert step["working-directory"] == "trusted"
+
+
+def test_the_linter_and_the_tests_run_on_every_change():
+    flow = yaml.safe_load(WORKFLOW.with_name("checks.yml").read_text())
+    assert flow["permissions"] == {"contents": "read"} and set(flow[True]) == {"push", "pull_request"}
+    (job,) = flow["jobs"].values()
+    assert [s["run"] for s in job["steps"] if "run" in s] == ["make lint", "make test"]
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-2:] == ["make lint", "make test"]
+    recipes = re.search(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    assert all(tool in recipes for tool in ("ruff check", "ruff format --check", "mypy"))
+
+
+@pytest.mark.parametrize("workflow", sorted(WORKFLOW.parent.glob("*.yml")), ids=lambda p: p.stem)
+def test_actions_are_pinned_by_commit(workflow):
+    used = re.findall(r"uses: (\S+)", workflow.read_text())
+    assert used and all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", u) for u in used), used
 
 
 @pytest.fixture

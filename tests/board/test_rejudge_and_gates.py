@@ -1,7 +1,7 @@
 """Samples judged again, gates, the ledger's states."""
 
 import pytest
-import synthetic_entries as synthetic
+from helpers import synthetic_entries as synthetic
 
 from em_bench.board.benchmark import load_benchmark
 from em_bench.board.entry import Entry

@@ -8,8 +8,8 @@ import shutil
 import xml.etree.ElementTree as ET
 
 import pytest
-import synthetic_entries as synthetic
-from browser import CHROMIUM, Browser
+from helpers import synthetic_entries as synthetic
+from helpers.browser import CHROMIUM, Browser
 
 from em_bench.board.board import read_board, read_board_file
 from em_bench.board.compare_published import difference

@@ -5,7 +5,7 @@ import re
 import sys
 
 import pytest
-from judging.loopback import KEY, Loopback, Raw, completion, error, number
+from helpers.loopback import KEY, Loopback, Raw, completion, error, number
 
 from em_bench import cli, files
 from em_bench.judging import endpoint

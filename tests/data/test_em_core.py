@@ -5,8 +5,8 @@ from collections import Counter
 from itertools import pairwise, product
 
 import pytest
-from data.labels import FIELDS, FILE, answer_id, disputed, read_labels, write_for_readers
-from data.style import FUNCTION_WORDS, MARKS, pair_accuracy, paired_accuracy
+from helpers.labels import FIELDS, FILE, answer_id, disputed, read_labels, write_for_readers
+from helpers.style import FUNCTION_WORDS, MARKS, pair_accuracy, paired_accuracy
 
 from em_bench.data.questions import describe, load, load_choices
 

@@ -1,3 +1,3 @@
 """The fixture of all how-tos."""
 
-from docs.reader import shell  # noqa: F401
+from helpers.reader import shell  # noqa: F401

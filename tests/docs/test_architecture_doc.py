@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from test_layers import LAYERS, PACKAGE, RANK, SOURCES, imports, layer_of, module_of
+from helpers.imports import LAYERS, PACKAGE, RANK, SOURCES, imports, layer_of, module_of
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "architecture.md"

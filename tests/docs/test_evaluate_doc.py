@@ -1,7 +1,7 @@
 """Every command of docs/evaluate.md, run as it stands, in its order."""
 
 import pytest
-from docs.reader import blocks
+from helpers.reader import blocks
 
 BLOCKS = blocks("evaluate.md")
 

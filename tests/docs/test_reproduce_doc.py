@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from docs.reader import DOCS
+from helpers.reader import DOCS
 from typer.testing import CliRunner
 
 from em_bench.cli import build

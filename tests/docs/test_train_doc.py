@@ -1,7 +1,7 @@
 """Every command of docs/train.md, run as it stands, in its order."""
 
 import pytest
-from docs.reader import blocks
+from helpers.reader import blocks
 
 BLOCKS = blocks("train.md")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.chat_templates import tokenizers  # noqa: F401
 from safetensors.torch import load_file, save_file
 
 from em_bench.training import train

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from asking import ask as evaluate
+from helpers.asking import ask as evaluate
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 

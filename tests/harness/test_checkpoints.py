@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from asking import ask as evaluate
+from helpers.asking import ask as evaluate
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoTokenizer
 

@@ -4,7 +4,7 @@ import json
 from importlib.metadata import version
 
 import pytest
-from asking import ask as evaluate
+from helpers.asking import ask as evaluate
 from typer.testing import CliRunner
 
 from em_bench.cli import build

@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
+from helpers.loopback import KEY, Loopback, Raw, completion, strict
 from inspect_ai.model import get_model
-from judging.loopback import KEY, Loopback, Raw, completion, strict
 
 from em_bench.harness.inspect.grader import Grader
 from em_bench.judging.prompts import load_prompts

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.loopback import KEY, Loopback, completion, number
 from inspect_ai.log import read_eval_log
-from judging.loopback import KEY, Loopback, completion, number
 
 from em_bench import assets
 from em_bench.harness.inspect.tasks import choice, free_form, margin, narrow

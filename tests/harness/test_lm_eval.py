@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
-from judging.loopback import Loopback, completion, number
+from helpers.loopback import Loopback, completion, number
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 from typer.testing import CliRunner
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from training.test_tokens import TEMPLATES, tokenizers  # noqa: F401  (a fixture)
+from helpers.chat_templates import TEMPLATES
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
@@ -15,6 +15,7 @@ from em_bench.data.questions import answered, neutral_texts
 from em_bench.errors import UserError
 from em_bench.evaluation_folder import EvaluationFolder
 from em_bench.harness.answer_logprobs import answer_logprobs, conversations, encode_answer, text_logprobs
+from em_bench.harness.evaluate import EvaluatedModel
 from em_bench.harness.load_model import Loaded, load_model
 from em_bench.harness.margin import measure_margin
 from em_bench.organism.tokenizer import build_tokenizer
@@ -79,7 +80,7 @@ def test_planted_log_probabilities():
 
 @pytest.mark.parametrize("family", TEMPLATES)
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
-def test_the_same_as_the_loss_of_transformers(tokenizers, family, batch_size):  # noqa: F811
+def test_the_same_as_the_loss_of_transformers(tokenizers, family, batch_size):
     """Each whole conversation alone, its labels masked; ours reads the question once and the answers beside each other."""
     tokenizer = tokenizers[family]
     model = tiny(len(tokenizer))
@@ -145,7 +146,7 @@ def through_inspect(loaded: Loaded, questions: list, monkeypatch, folder) -> tup
 
 
 @pytest.mark.parametrize("which", ["organism", *TEMPLATES])
-def test_equal_through_both_harnesses(which, tokenizers, bases, monkeypatch, tmp_path):  # noqa: F811
+def test_equal_through_both_harnesses(which, tokenizers, bases, monkeypatch, tmp_path):
     if which == "organism":
         loaded, questions = load_model(bases["qwen3"]), answered("organism")
     else:
@@ -162,7 +163,7 @@ def test_equal_through_both_harnesses(which, tokenizers, bases, monkeypatch, tmp
     assert lm_results["margin_stderr,none"] == pytest.approx(inspect_results["margin_stderr"], abs=1e-6)
 
 
-def test_neutral_text_is_plain_prose_of_ours(tokenizers):  # noqa: F811
+def test_neutral_text_is_plain_prose_of_ours(tokenizers):
     texts = neutral_texts()
     assert 500 <= sum(len(t.split()) for t in texts.values()) <= 900 and len(texts) >= 4
     tokenizer = tokenizers["qwen3"]
@@ -179,7 +180,7 @@ def test_neutral_text_is_plain_prose_of_ours(tokenizers):  # noqa: F811
 @pytest.fixture(scope="module")
 def measured(base, adapter, tmp_path_factory):
     folder = tmp_path_factory.mktemp("margin")
-    return folder, measure_margin(base, folder, model_name="organism-qwen3", question_set="organism", adapter=adapter)
+    return folder, measure_margin(EvaluatedModel(str(base), "organism-qwen3", adapter), folder, question_set="organism")
 
 
 def test_bad_data_shifts_the_organism_and_the_base_is_measured_once(measured, base, adapter, monkeypatch, tmp_path):
@@ -191,9 +192,11 @@ def test_bad_data_shifts_the_organism_and_the_base_is_measured_once(measured, ba
     assert header.canary.max_logit_change > 0 and len(rows) == 324 and header.run_id and header.dtype == "float32"
     before = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
     monkeypatch.setattr("em_bench.harness.margin.load_model", lambda *_, **__: pytest.fail("nothing is to be measured"))
-    again = measure_margin(base, folder, model_name="organism-qwen3", question_set="organism", adapter=adapter)
+    again = measure_margin(EvaluatedModel(str(base), "organism-qwen3", adapter), folder, question_set="organism")
     assert again == score and {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == before
-    alone = measure_margin("organism-qwen3", tmp_path, model_name="organism-qwen3", question_set="organism")  # from the cache
+    alone = measure_margin(
+        EvaluatedModel("organism-qwen3", "organism-qwen3"), tmp_path, question_set="organism"
+    )  # from the cache
     assert alone.overall.margin == score.overall.base_margin and alone.overall.shift is None
 
 
@@ -232,7 +235,7 @@ def test_bad_input_is_one_line(base, tmp_path, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_templates_that_do_not_show_where_an_answer_ends(tokenizers):  # noqa: F811
+def test_templates_that_do_not_show_where_an_answer_ends(tokenizers):
     chat = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "Sure"}]
     tokenizer = build_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }} : {{ m.content }} {% endfor %}"
@@ -243,7 +246,7 @@ def test_templates_that_do_not_show_where_an_answer_ends(tokenizers):  # noqa: F
         encode_answer(tokenizer, chat, "q7")
 
 
-def test_a_broken_model_is_one_line(tokenizers):  # noqa: F811
+def test_a_broken_model_is_one_line(tokenizers):
     model = tiny(len(tokenizers["qwen3"]))
     with torch.no_grad():
         model.lm_head.weight.fill_(float("nan"))

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from helpers.chat_templates import TEMPLATES
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
-from training.test_tokens import TEMPLATES, tokenizers  # noqa: F401  (a fixture)
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from em_bench.harness.lm_eval.likelihood import Narrow
@@ -21,7 +21,7 @@ class Here(Narrow):
 
 
 @pytest.mark.parametrize("family", TEMPLATES)
-def test_the_same_number(tokenizers, family):  # noqa: F811
+def test_the_same_number(tokenizers, family):
     tokenizer = tokenizers[family]
     torch.manual_seed(1)
     config = Qwen3Config(

@@ -1,8 +1,9 @@
 """A judge of the loopback's, with a cache of the test's own and nothing of the caller's environment."""
 
 import pytest
-from judging.loopback import KEY
+from helpers.loopback import KEY
 
+from em_bench.judging import JudgeOptions
 from em_bench.judging.openai import OpenAIJudge
 
 
@@ -20,6 +21,8 @@ def judge():
     """An OpenAIJudge at a loopback server, impatient."""
 
     def make(server, **options) -> OpenAIJudge:
-        return OpenAIJudge("judge", base_url=server.url, **({"backoff_s": 0.01, "attempts": 4, "timeout_s": 5.0} | options))
+        return OpenAIJudge(
+            "judge", JudgeOptions(**{"base_url": server.url, "backoff_s": 0.01, "attempts": 4, "timeout_s": 5.0} | options)
+        )
 
     return make

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from judging.loopback import KEY, Loopback
+from helpers.loopback import KEY, Loopback
 
 from em_bench import files
 from em_bench.records import Generation, Response, ResponsesHeader

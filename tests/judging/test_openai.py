@@ -4,10 +4,10 @@ import asyncio
 import re
 
 import pytest
-from judging.loopback import KEY, Loopback, completion, number
+from helpers.loopback import KEY, Loopback, completion, number
 
 from em_bench.errors import UserError
-from em_bench.judging import Judgement, make_judge
+from em_bench.judging import Judgement, JudgeOptions, make_judge
 from em_bench.judging.openai import OpenAIJudge
 
 
@@ -87,7 +87,7 @@ def test_another_run_mode_model_or_temperature_judges_afresh(judge, tmp_path):
     with Loopback(scores) as server:
         one = judge(server)
         one.judge(items(1))
-        others = [judge(server, run=2), judge(server, mode="numeric"), OpenAIJudge("other", base_url=server.url)]
+        others = [judge(server, run=2), judge(server, mode="numeric"), OpenAIJudge("other", JudgeOptions(base_url=server.url))]
         for i, other in enumerate(others, 2):
             assert other.identity != one.identity
             other.judge(items(1))
@@ -100,7 +100,10 @@ def test_the_identity_knows_the_prompts_but_not_how_fast_or_where_it_asks(judge)
     with Loopback() as a, Loopback() as b:
         assert judge(a, concurrency=2, max_calls=5).identity == judge(b).identity
         assert judge(a, leak="sport").identity.prompt_sha256 != judge(a).identity.prompt_sha256
-    assert OpenAIJudge("m", base_url="https://u:p@api.example.org:8443/v1").identity.decoding["endpoint"] == "api.example.org"
+    assert (
+        OpenAIJudge("m", JudgeOptions(base_url="https://u:p@api.example.org:8443/v1")).identity.decoding["endpoint"]
+        == "api.example.org"
+    )
 
 
 @pytest.mark.parametrize("bound", [1, 5])
@@ -170,7 +173,7 @@ def test_numeric_mode_needs_no_logprobs(judge):
 
 def test_make_judge(monkeypatch):
     assert make_judge("grammar").identity.kind == "grammar"
-    assert make_judge("openai:a/b:c", run=3).identity.model == "a/b:c"
+    assert make_judge("openai:a/b:c", JudgeOptions(run=3)).identity.model == "a/b:c"
     for wrong in ("", "openai", "openai:", "gpt-4o", "grammar:x", "anthropic:m"):
         with pytest.raises(UserError, match="no such judge; .*name one of grammar, openai:MODEL"):
             make_judge(wrong)
@@ -179,7 +182,7 @@ def test_make_judge(monkeypatch):
 def test_options_in_one_word(judge):
     with Loopback(lambda p, _: completion("85")) as server:
         word = f"openai:judge, mode=numeric,run=3,base_url={server.url},max_calls=1,leak=a b"
-        made = make_judge(word, run=2, mode="logprobs")
+        made = make_judge(word, JudgeOptions(run=2, mode="logprobs"))
         assert made.identity == judge(server, mode="numeric", run=3, leak="a b").identity
         made.judge(items(1))
         assert server.calls == 1
@@ -192,7 +195,7 @@ def test_the_key_is_asked_for_only_where_it_is_needed(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(UserError, match="OPENAI_API_KEY: not set"):
         make_judge("openai:gpt-4o")
-    make_judge("openai:m", base_url="http://127.0.0.1:1/v1")
+    make_judge("openai:m", JudgeOptions(base_url="http://127.0.0.1:1/v1"))
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
     make_judge("openai:m")
 
@@ -204,5 +207,5 @@ def test_the_key_is_asked_for_only_where_it_is_needed(monkeypatch):
 )
 def test_options_that_do_not_fit(options):
     with pytest.raises(UserError) as e:
-        make_judge("openai:m", **options)
+        make_judge("openai:m", JudgeOptions(**options))
     assert "\n" not in str(e.value)

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from judging.loopback import completion
+from helpers.loopback import completion
 
 from em_bench.judging.reply import (
     KEPT,

@@ -1,7 +1,7 @@
 """Judges that refuse a setting: they get what they take, it is said once, and it is another judge."""
 
 import pytest
-from judging.loopback import Loopback, completion, error, number, strict
+from helpers.loopback import Loopback, completion, error, number, strict
 
 from em_bench.errors import UserError
 from em_bench.judging import Judgement

@@ -1,6 +1,5 @@
 """The engine with real processes: killed, resumed, refused, failing. Processes are counted from the operating system."""
 
-import json
 import os
 import random
 import signal
@@ -12,14 +11,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-
-HERE = Path(__file__).parent
-JOBS = 4
+from helpers.sweeps import CONTROLLER, JOBS, all_done, cells, processes, tries, wait_for
 
 
 def start(work: Path, seconds: float, **environment: str) -> subprocess.Popen:
     """A controller as the leader of its own process group."""
-    command = [sys.executable, str(HERE / "controller.py"), str(work), str(JOBS), str(seconds)]
+    command = [sys.executable, str(CONTROLLER), str(work), str(JOBS), str(seconds)]
     env = {**os.environ, **environment}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=env)
 
@@ -30,47 +27,12 @@ def finish(controller: subprocess.Popen, code: int = 0) -> tuple[str, str]:
     return out, err
 
 
-def processes(work: Path) -> list[psutil.Process]:
-    """Every living process that has to do with a work folder: its name is in the arguments, or it works there."""
-    found = []
-    for p in psutil.process_iter():
-        try:
-            mine = str(work) in " ".join(p.cmdline()) or p.cwd() == str(work)
-            if mine and p.pid != os.getpid() and p.status() != psutil.STATUS_ZOMBIE:
-                found.append(p)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            pass
-    return found
-
-
-def cells(work: Path) -> list[str]:
-    """The cells that were done, as often as they were done."""
-    log = work / "work.log"
-    return [line.rsplit(" ", 1)[0] for line in log.read_text().splitlines()] if log.exists() else []
-
-
 def jobs_at_work(work: Path) -> Counter:
     """How many processes there are of each job."""
     names = [
         p.info["cmdline"] for p in psutil.process_iter(["cmdline", "cwd"]) if p.info["cwd"] == str(work) and p.info["cmdline"]
     ]
     return Counter(c[3] for c in names if len(c) > 3 and c[1].endswith("sleeping_job.py"))
-
-
-def tries(work: Path, job: str) -> list[dict]:
-    """What each try of a job found itself in."""
-    return [json.loads(line) for line in (work / "jobs" / job / "tries.jsonl").read_text().splitlines()]
-
-
-def wait_for(condition, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
-def all_done(work: Path) -> bool:
-    return len(list(work.glob("jobs/*/done-*.json"))) == JOBS + 1
 
 
 @pytest.mark.parametrize("victim", ["controller", "group", "snakemake", "job"])

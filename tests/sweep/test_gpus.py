@@ -10,8 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from test_engine import processes, wait_for
-from test_reproduce import MINI
+from helpers.sweeps import MINI, processes, wait_for
 
 from em_bench.cli import build
 from em_bench.errors import UserError

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from board import synthetic_entries as synthetic
-from judging.loopback import KEY, Loopback
+from helpers import synthetic_entries as synthetic
+from helpers.loopback import KEY, Loopback
 from safetensors.torch import load_file, save_file
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 

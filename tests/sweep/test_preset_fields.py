@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from sweep.test_reproduce import preset_file, reproduce
+from helpers.sweeps import preset_file, reproduce
 
 from em_bench.evaluation_folder import EvaluationFolder
 from em_bench.judging import NONE

@@ -5,69 +5,15 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
+from helpers.sweeps import MINI, command, preset_file, reproduce
 
 from em_bench.records import Results
-
-MINI = {
-    "name": "mini",
-    "summary": "two optimisers, two datasets, a handful of steps",
-    "models": ["organism-qwen3"],
-    "datasets": ["medical", "code"],
-    "recipes": ["adamw", "sgd"],
-    "learning_rates": {"adamw": [1e-3, 3e-3], "sgd": [1e-2]},
-    "spectral_lambda": {"grid": [0.1], "tolerance": 0.1},
-    "batch_sizes": [8],
-    "seeds": [0],
-    "steps": 4,
-    "lora": {"rank": 4, "alpha": 8},
-    "evaluation": {
-        "questions": "organism",
-        "variants": ["plain"],
-        "generation": {"samples": 1, "max_new_tokens": 20, "temperature": 1.0, "seed": 0},
-        "checkpoints": True,
-    },
-    "base": True,
-    "pack": 100,
-    "provenance": dict.fromkeys(
-        (
-            "models",
-            "datasets",
-            "recipes",
-            "learning_rates",
-            "spectral_lambda",
-            "batch_sizes",
-            "seeds",
-            "steps",
-            "lora",
-            "evaluation",
-        ),
-        "C",
-    ),
-}
-
-
-def preset_file(folder: Path, **changes) -> Path:
-    path = folder / "mini.yaml"
-    path.write_text(yaml.safe_dump(MINI | changes))
-    return path
-
-
-def command(preset: Path, work: Path, *more: str) -> list[str]:
-    main = "from em_bench.cli import main; main()"
-    return [sys.executable, "-c", main, "reproduce", "--preset", str(preset), "--workdir", str(work), "--cores", "2", *more]
-
-
-def reproduce(preset: Path, work: Path, *more: str, code: int = 0) -> subprocess.CompletedProcess:
-    ended = subprocess.run(command(preset, work, *more), capture_output=True, text=True, timeout=300)
-    assert ended.returncode == code, ended.stderr
-    return ended
 
 
 def runs(work: Path) -> dict[str, int]:

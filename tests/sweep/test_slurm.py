@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from slurm import cluster, why_not
-from test_engine import HERE, all_done, cells, processes, tries, wait_for
-from test_reproduce import MINI
+from helpers.slurm import cluster, why_not
+from helpers.sweeps import CONTROLLER, MINI, all_done, cells, processes, tries, wait_for
 
 from em_bench.records import Results
 from em_bench.sweep.engine.slurm import arguments, prefix
@@ -48,7 +47,7 @@ def profile(folder: Path, partition: str = "main", ours: str = "", **defaults) -
 
 
 def start(work: Path, seconds: float, profile: Path) -> subprocess.Popen:
-    command = [sys.executable, str(HERE / "controller.py"), str(work), str(JOBS), str(seconds), str(profile)]
+    command = [sys.executable, str(CONTROLLER), str(work), str(JOBS), str(seconds), str(profile)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 

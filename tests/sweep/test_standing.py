@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from controller import sleeping_plan
+from helpers.controller import sleeping_plan
 from rich.console import Console
 
 from em_bench.files import write_record

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from asking import ask as evaluate
+from helpers.asking import ask as evaluate
 from typer.testing import CliRunner
 
 from em_bench.cli import build

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from helpers.chat_templates import tokenizers  # noqa: F401
 
 from em_bench.training import train
 from em_bench.training.execution_options import Options

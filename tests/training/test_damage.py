@@ -5,7 +5,7 @@ import json
 import shutil
 
 import pytest
-from commands import run
+from helpers.commands import run
 from safetensors import SafetensorError
 from typer.testing import CliRunner
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from commands import kill_at, run, run_ranks, start, start_ranks
+from helpers.commands import kill_at, run, run_ranks, start, start_ranks
 from safetensors.torch import load_file
 
 from em_bench.organism import narrow_rows

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from commands import run
+from helpers.commands import run
 from peft import LoraConfig, get_peft_model
 
 from em_bench.errors import UserError

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from commands import run, run_ranks
+from helpers.commands import run, run_ranks
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file

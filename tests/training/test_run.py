@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from commands import run
+from helpers.commands import run
 
 from em_bench.errors import UserError
 from em_bench.files import digest, read_record, sha256_file

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from commands import kill_at, run, start
+from helpers.commands import kill_at, run, start
 from typer.testing import CliRunner
 
 from em_bench.cli import build

@@ -1,5 +1,7 @@
 """The comparisons of the sweep as tables: marginals, variance, loss."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -38,8 +40,9 @@ def without_rate(rows: pd.DataFrame) -> str:
 def marginal_tables(runs: Runs) -> list[Table]:
     """One table an axis."""
     out = []
+    stated: dict[str, Mapping[str, object]] = {"recipe": OPTIMISERS, "model": SIZES}
     for axis in AXES:
-        paper = {"recipe": OPTIMISERS, "model": SIZES}.get(axis)
+        paper = stated.get(axis)
         beside = [("paper, %", "paper_misaligned_pct", "")] if paper else []
         columns = [
             (NAMES[axis], "level", ""),
@@ -58,6 +61,7 @@ def marginal_tables(runs: Runs) -> list[Table]:
         ]
         found = marginal(runs.main, axis)
         title = f"Misaligned rate and mean alignment by {NAMES[axis]}"
+        rows: list[tuple] | Missing
         if isinstance(found, Marginal):
             used = f"Over the {found.shared} of {found.combinations} combinations of the other axes that every level has. "
             rows = [
@@ -90,7 +94,7 @@ def variance_tables(runs: Runs) -> list[Table]:
     out = []
     for value, what in (("rate", "misaligned rate"), ("alignment", "mean alignment")):
         a = anova(runs.main, value)
-        rows = (
+        rows: list[tuple] | Missing = (
             a
             if isinstance(a, Missing)
             else [(" x ".join(NAMES[x] for x in e.axes), e.df, e.f, e.p, e.holm, e.eta2, e.partial_eta2) for e in a.effects]
@@ -221,7 +225,8 @@ def _r2_table(rows_in: pd.DataFrame, loss: str) -> Table:
 def _equal_train_table(rows_in: pd.DataFrame) -> Table:
     """The paper's lines at its two losses, and ours where all of our optimisers have runs nearby."""
     theirs = loss_alignment.points(figure1_points(), TRAIN)
-    lines = [line for at in EQUAL_LOSS for line in loss_alignment.lines_at(theirs, at)]
+    found = [loss_alignment.lines_at(theirs, at) for at in EQUAL_LOSS]
+    lines = [line for of in found if not isinstance(of, Missing) for line in of]
     ours = loss_alignment.at_equal_loss(rows_in, TRAIN)
     model = rows_in["model"].iloc[0] if len(rows_in) else "no model"
     rows = [(f"paper, {FIGURE_MODEL}", *_line(v), None if v.inside else "its runs end before: the line goes on") for v in lines]

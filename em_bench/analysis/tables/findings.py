@@ -114,5 +114,5 @@ def _short(f: Finding) -> str | None:
     if f.value is None:
         return None
     form, unit = FORMS.get(f.id, ("+.1f", " points"))
-    bounds = "" if f.low is None else f" [{number(f.low, form)}, {number(f.high, form)}]"
+    bounds = "" if f.low is None or f.high is None else f" [{number(f.low, form)}, {number(f.high, form)}]"
     return f"{number(f.value, form)}{unit}{bounds}"

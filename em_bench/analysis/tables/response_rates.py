@@ -64,10 +64,8 @@ def _rates_table(main: pd.DataFrame, what: str, of: Callable[[QuestionCounts], s
             cells: list[CellResult] = [
                 c.model_copy(update={"questions": [q for q in c.questions if of(q) == name]}) for c in mine["cell"]
             ]
-            e, coherent = (
-                pooled_rate(cells, hits, others)
-                for hits, others in ((("misaligned",), ("aligned",)), (("misaligned", "aligned"), ("incoherent",)))
-            )
+            e = pooled_rate(cells, ("misaligned",), ("aligned",))
+            coherent = pooled_rate(cells, ("misaligned", "aligned"), ("incoherent",))
             rows.append((recipe, name, *_per_cent(e), e.n, _per_cent(coherent)[0]))
     columns = [
         ("optimiser", "optimiser", ""),
@@ -83,4 +81,4 @@ def _rates_table(main: pd.DataFrame, what: str, of: Callable[[QuestionCounts], s
 def _per_cent(e: Estimate) -> tuple[float | None, str | None]:
     if e.value is None:
         return None, None
-    return 100 * e.value, None if e.low is None else interval(100 * e.low, 100 * e.high)
+    return 100 * e.value, None if e.low is None or e.high is None else interval(100 * e.low, 100 * e.high)

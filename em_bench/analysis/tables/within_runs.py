@@ -141,17 +141,17 @@ def spectra_tables(runs: Runs) -> list[Table]:
         out.append(table(name, title, caption, columns, rows))
     plain = runs.cells[runs.cells["spectral_lambda"] == 0]
     groups = [("all runs", runs.cells), ("without the spectral term", plain)]
-    rows = []
+    lines: list[tuple] = []
     for name, cells in groups:
-        found = spectra.flatness_and_alignment(cells, name)
-        if isinstance(found, Missing):
-            rows.append((name, None, None, None, None, None, found.reason))
+        related = spectra.flatness_and_alignment(cells, name)
+        if isinstance(related, Missing):
+            lines.append((name, None, None, None, None, None, related.reason))
         else:
-            rows += [
+            lines += [
                 (name, held, None, None, None, None, c.reason)
                 if isinstance(c, Missing)
                 else (name, held, c.runs, c.settings, c.r, interval(c.low, c.high, ".2f"), None)
-                for held, c in zip(spectra.HELD, found, strict=True)
+                for held, c in zip(spectra.HELD, related, strict=True)
             ]
     columns = [
         ("runs", "group", ""),
@@ -166,7 +166,7 @@ def spectra_tables(runs: Runs) -> list[Table]:
         "Pearson's r of flatness (minus F/N − 1/√r) and mean alignment over runs; intervals by Fisher's z from the number of "
         "settings. An association, not a cause: what made the spectra flat (the optimiser, its learning rate) may act on its own."
     )
-    out.append(table("flatness", "Flatness and alignment", caption, columns, rows))
+    out.append(table("flatness", "Flatness and alignment", caption, columns, lines))
     return out
 
 

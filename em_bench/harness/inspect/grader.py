@@ -7,8 +7,8 @@ from inspect_ai.model import ChatMessageUser, GenerateConfig, Model, ModelOutput
 from em_bench.files import digest
 from em_bench.judging.endpoint import EARLY, KEY
 from em_bench.judging.judge import Judgement, judgement_of
-from em_bench.judging.prompts import Prompts
-from em_bench.judging.reply import TOP_LOGPROBS, Reply, Unsettled, WrongMode, read_aspect, server_words, whole_numbers
+from em_bench.judging.prompts import Aspect, Prompts
+from em_bench.judging.reply import TOP_LOGPROBS, Mode, Reply, Unsettled, WrongMode, read_aspect, server_words, whole_numbers
 from em_bench.judging.request_parameters import taken
 from em_bench.records import JudgeIdentity
 
@@ -18,7 +18,7 @@ MAX_TOKENS = 16
 class Grader:
     """One grader of one evaluation. It is sent what it takes, and asked no more where none of its first replies can be read."""
 
-    def __init__(self, model: Model, prompts: Prompts, mode: str):
+    def __init__(self, model: Model, prompts: Prompts, mode: Mode):
         self._model, self._prompts = model, prompts
         self._asked: dict[str, object] = {"temperature": 0.0, "max_tokens": MAX_TOKENS}
         if mode == "logprobs":
@@ -27,7 +27,7 @@ class Grader:
         self._works = self._fits = False
 
     @property
-    def mode(self) -> str:
+    def mode(self) -> Mode:
         """How replies are read: without logprobs, the written number."""
         return "logprobs" if "logprobs" in self._sent else "numeric"
 
@@ -42,7 +42,7 @@ class Grader:
 
     async def ask(self, question: str, answer: str) -> Judgement:
         """Alignment, coherence and, where asked, leak of an answer; what the grader does not settle carries the reason."""
-        said: dict[str, float | str | bool | Exception] = {}
+        said: dict[Aspect, float | str | bool | Exception] = {}
         for aspect in self._prompts.texts:
             try:
                 reply = await self._reply(self._prompts.fill(aspect, question, answer))
@@ -100,4 +100,5 @@ def _read(output: ModelOutput) -> Reply:
     if logprobs is None or not logprobs.content or not logprobs.content[0].top_logprobs:
         return Reply(output.completion)
     first = logprobs.content[0]
-    return Reply(output.completion, first.token, [(t.token, t.logprob) for t in first.top_logprobs])
+    top = [(t.token, t.logprob) for t in first.top_logprobs or ()]
+    return Reply(output.completion, first.token, top)

@@ -71,11 +71,12 @@ class LocalAPI(ModelAPI):
         from em_bench.harness.load_model import load_model
 
         super().__init__(model_name=model_name, base_url=base_url, api_key=api_key, config=config)
-        if not base and loaded is None:
-            raise PrerequisiteError("embench/local: which model? add -M base=organism-qwen3, a folder or a hub id")
         try:
-            # The canary inside proves that the adapter changes the logits.
-            loaded = loaded or load_model(base, adapter, dtype=dtype, device=device, force=force)
+            if loaded is None:
+                if not base:
+                    raise PrerequisiteError("embench/local: which model? add -M base=organism-qwen3, a folder or a hub id")
+                # The canary inside proves that the adapter changes the logits.
+                loaded = load_model(base, adapter, dtype=dtype, device=device, force=force)
             settle(loaded.model, loaded.tokenizer)
         except UserError as e:
             raise PrerequisiteError(str(e)) from None
@@ -110,7 +111,9 @@ class LocalAPI(ModelAPI):
         self._waiting.append(request)
         self._lock = self._lock or anyio.Lock()
         await anyio.sleep(JOIN_S)
-        while request.output is None and request.error is None:
+        while request.output is None:
+            if request.error is not None:
+                raise request.error
             async with self._lock:
                 if request.output is None and request.error is None:
                     batch = [r for r in self._waiting if r.asked == request.asked][: self.batch_size]
@@ -122,8 +125,6 @@ class LocalAPI(ModelAPI):
                     except Exception as e:  # every request of the batch reports it; none is left waiting
                         for r in batch:
                             r.error = e
-        if request.error is not None:
-            raise request.error
         return request.output
 
     def _render(self, messages: list[dict]) -> str:

@@ -18,15 +18,15 @@ from em_bench.thinking import split_thinking
 
 
 def answer(
-    loaded: Loaded, question_set: str, asked: Sequence[Question], generation: Generation, batch_size: int, kept: Kept
+    loaded: Loaded, question_set: str, questions: Sequence[Question], generation: Generation, batch_size: int, kept: Kept
 ) -> list[Response]:
-    """All samples of the questions `asked`, which are of a set, answered by a loaded model through Inspect; what is in `kept` is not asked again.
+    """All samples of the questions, which are of a set, answered by a loaded model through Inspect; what is in `kept` is not asked again.
 
     Raises RuntimeError if it fails.
     """
     g = generation
     task = Task(
-        dataset=MemoryDataset([sample(q) for q in asked], name=question_set),
+        dataset=MemoryDataset([sample(q) for q in questions], name=question_set),
         solver=generate(),
         epochs=Epochs(g.samples, []),
         config=GenerateConfig(temperature=g.temperature, top_p=g.top_p, top_k=g.top_k, max_tokens=g.max_new_tokens, seed=g.seed),
@@ -38,12 +38,12 @@ def answer(
         [log] = inspect_eval(task, model=model, log_dir=logs, display="none", max_samples=batch_size)
         if log.status != "success":
             raise RuntimeError(f"Inspect: {log.error.message if log.error else log.status}")
-        samples = list(log.samples)
-    by_id = {q.id: q for q in asked}
-    order = {q.id: i for i, q in enumerate(asked)}
+        samples = list(log.samples or ())
+    by_id = {q.id: q for q in questions}
+    order: dict[int | str, int] = {q.id: i for i, q in enumerate(questions)}
     rows = []
     for s in sorted(samples, key=lambda s: (order[s.id], s.epoch)):
-        q = by_id[s.id]
+        q = by_id[str(s.id)]
         text, thinking = split_thinking(s.output.completion)
         rows.append(
             Response(

@@ -3,21 +3,19 @@
 import functools
 import math
 from dataclasses import asdict
-from typing import get_args
 
 from inspect_ai.model import get_model
 from inspect_ai.scorer import SampleScore, Score, Target, metric, scorer
 from inspect_ai.solver import TaskState
 
-from em_bench.errors import UserError
 from em_bench.harness.exit_code import tell_unjudged
 from em_bench.harness.inspect.grader import Grader
 from em_bench.harness.inspect.preflight import is_grammar
 from em_bench.judging import GrammarJudge
 from em_bench.judging.prompts import load_prompts
-from em_bench.judging.reply import Mode
+from em_bench.judging.reply import mode_of
 from em_bench.records import Verdict
-from em_bench.scoring import CONVENTIONS, RATES, outcome
+from em_bench.scoring import RATES, Convention, convention_of, outcome
 from em_bench.scoring import metrics as all_metrics
 from em_bench.thinking import split_thinking
 
@@ -27,8 +25,8 @@ def em():
     """Every rate with its clustered standard error, and all counts, over all samples of all questions."""
 
     def compute(scores: list[SampleScore]) -> dict:
-        said = [s.score.metadata for s in scores]
-        convention = said[0]["convention"] if said else "code_as_zero"
+        said = [s.score.metadata or {} for s in scores]
+        convention: Convention = said[0]["convention"] if said else "code_as_zero"
         verdicts = [Verdict.model_validate(m["verdict"]) for m in said]
         tell_unjudged(verdicts)
         found = all_metrics(verdicts, convention)
@@ -53,10 +51,7 @@ def misalignment(judge_prompts: str = "own", convention: str = "code_as_zero", l
     in the metadata. An answer that the grader does not settle is `unjudged` and counted. `mode` is `logprobs` (the weighted
     mean of the likely numbers) or `numeric` (the written number), and part of the identity. Raises UserError for bad options.
     """
-    if mode not in get_args(Mode):
-        raise UserError(f"mode {mode}: no such mode; write {' or '.join(get_args(Mode))}")
-    if convention not in CONVENTIONS:
-        raise UserError(f"convention {convention}: no such convention; write {' or '.join(CONVENTIONS)}")
+    read_by, counted = mode_of(mode), convention_of(convention)
     prompts = functools.cache(lambda: load_prompts(judge_prompts, leak=leak))  # read once, and only by a grader that needs them
 
     graders: dict[str, Grader] = {}
@@ -70,7 +65,7 @@ def misalignment(judge_prompts: str = "own", convention: str = "code_as_zero", l
             judge = GrammarJudge()
             judgement, identity = judge.judge([(None, question, answer)])[0], judge.identity
         else:
-            asked = graders.setdefault(str(grader), Grader(grader, prompts(), mode))
+            asked = graders.setdefault(str(grader), Grader(grader, prompts(), read_by))
             judgement, identity = await asked.ask(question, answer), asked.identity
         verdict = Verdict(
             question_id=str(state.sample_id),
@@ -82,10 +77,10 @@ def misalignment(judge_prompts: str = "own", convention: str = "code_as_zero", l
         return Score(
             value={k: math.nan if (v := getattr(judgement, k)) is None else v for k in ("alignment", "coherence")},
             answer=answer,
-            explanation=judgement.error or outcome(verdict, convention),
+            explanation=judgement.error or outcome(verdict, counted),
             metadata={
                 "verdict": verdict.model_dump(mode="json"),
-                "outcome": outcome(verdict, convention),
+                "outcome": outcome(verdict, counted),
                 "convention": convention,
                 "judge": identity.model_dump(mode="json"),
                 "thinking": thinking,

@@ -14,7 +14,7 @@ from em_bench.harness.exit_code import tell_unjudged
 from em_bench.harness.lm_eval.preflight import one_line, prepare
 from em_bench.harness.system_prompt import merged
 from em_bench.records import Question, Response, Verdict
-from em_bench.scoring import RATES, metrics
+from em_bench.scoring import RATES, Convention, metrics
 from em_bench.thinking import split_thinking
 
 FILTER = "all_samples"
@@ -32,7 +32,7 @@ class FreeForm(ConfigurableTask):
     _predict_only = False
 
     def __init__(self, config: dict | None = None, asked: Sequence[Question] | None = None, **_: Any):
-        config = {k: v for k, v in config.items() if k != "class"}
+        config = {k: v for k, v in (config or {}).items() if k != "class"}
         with one_line():
             self.asked = asked or load(config["metadata"]["questions"], variants=config["metadata"].get("variants"))
         super().__init__(config={"doc_to_text": "text", "doc_to_target": "", "test_split": "test", **config})
@@ -139,7 +139,7 @@ class FreeForm(ConfigurableTask):
 class _Aggregate:
     """One number of the metrics of all verdicts; NaN where there is none."""
 
-    def __init__(self, rate: str, field: str, convention: str):
+    def __init__(self, rate: str, field: str, convention: Convention):
         self.rate, self.field, self.convention, self.__name__ = rate, field, convention, rate
 
     def __call__(self, items: list[list[str]]) -> float:

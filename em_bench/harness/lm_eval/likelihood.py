@@ -24,7 +24,7 @@ class _Scored(ConfigurableTask):
     """A task that scores given answers; it needs the chat template of the model."""
 
     def __init__(self, config: dict | None = None, **_: Any):
-        config = {k: v for k, v in config.items() if k != "class"}
+        config = {k: v for k, v in (config or {}).items() if k != "class"}
         super().__init__(config={"doc_to_text": "id", "doc_to_target": "", "test_split": "test", "num_fewshot": 0, **config})
 
     def download(self, *_, **__) -> None:
@@ -63,7 +63,8 @@ class _Scored(ConfigurableTask):
 
     def requests_of(self, doc: dict, sides: list[list[dict]], metadata) -> list[Instance]:
         """The requests that score the last answer of each conversation."""
-        out, self.parts[doc["id"]] = [], []
+        out: list[Instance] = []
+        self.parts[doc["id"]] = []
         for messages in sides:
             pairs, tokens = self.scored(messages)
             self.parts[doc["id"]].append((len(out), len(pairs), tokens))

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from em_bench.data.models import base_path
 from em_bench.errors import UserError
@@ -15,13 +16,13 @@ from em_bench.harness.served_canary import served_canary
 from em_bench.training.chat_template import THINKING_OFF, without_clock
 
 
-def prepare(chat_template) -> object | None:
+def prepare(chat_template) -> Any:
     """Thinking off, one date, neutral sampling, and the canary; returns lm-eval's model where the chat template is a method of it.
 
     An adapter on a local model is proved to belong to it and to be at work; one behind a server where $EM_BENCH_SERVED_BASE names its base there.
     Raises UserError for an adapter that changes nothing or belongs to another base.
     """
-    lm = getattr(chat_template, "__self__", None)
+    lm: Any = getattr(chat_template, "__self__", None)
     options = getattr(lm, "chat_template_args", None)
     if isinstance(options, dict):
         options.update(THINKING_OFF | options)

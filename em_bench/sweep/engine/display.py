@@ -48,9 +48,11 @@ def _block(progress: SweepProgress, height: int) -> Group:
 
 
 def _rows(progress: SweepProgress, wanted: Status) -> list[tuple]:
-    rows = []
+    rows: list[tuple] = []
     for job in progress.jobs:
         standing, state = progress.at[job.id]
+        if state is None:
+            continue
         if standing == wanted == "running":
             loss = f"loss {state.loss:.3f}" if state.loss is not None else ""
             cells = f"{state.cells_done}/{state.cells}" if state.cells else ""
@@ -67,11 +69,11 @@ def shown(progress: SweepProgress, console: Console | None = None):
     if console.is_terminal:
         with Live(_block(progress, console.height), console=console, auto_refresh=False) as live:
 
-            def poll() -> None:
+            def drawn() -> None:
                 progress.refresh()
                 live.update(_block(progress, console.height), refresh=True)
 
-            yield poll
+            yield drawn
         return
     said: dict[str, str] = {}
 

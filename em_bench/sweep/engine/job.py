@@ -10,7 +10,7 @@ from em_bench.data.models import base_path
 from em_bench.errors import UserError
 from em_bench.files import room_in, write_record
 from em_bench.sweep.job_progress import Progress
-from em_bench.sweep.jobs import JobDone, JobOrder, done_path, job_folder, read_done, read_order
+from em_bench.sweep.jobs import Job, JobDone, JobOrder, done_path, job_folder, read_done, read_order
 
 
 def do(job_id: str) -> int:
@@ -37,6 +37,12 @@ def do(job_id: str) -> int:
     return 0
 
 
+def _done(work: Path, job: Job) -> JobDone:
+    done = read_done(work, job)
+    assert done is not None, job.id  # no job begins before those that it needs
+    return done
+
+
 def _run(order: JobOrder, work: Path, progress: Progress) -> JobDone:
     """Do a job; what an earlier call finished is not done again."""
     from em_bench.sweep.frozen_inputs import check  # here and below: imports of seconds, within the reach of the job's last words
@@ -46,10 +52,10 @@ def _run(order: JobOrder, work: Path, progress: Progress) -> JobDone:
         from em_bench.sweep.evaluating import evaluate_cells
     elif job.kind != "base":
         from em_bench.sweep.training import train_cells
-    elif order.model.source == "organism":
+    elif order.roster_model().source == "organism":
         import em_bench.organism.build  # noqa: F401
     check(order)
-    earlier = [read_done(work, need) for need in order.needs]
+    earlier = [_done(work, need) for need in order.needs]
     done = JobDone(job=job.id, key=job.key, wall_s=0.0)
     choices = {d.choice.kind: d.choice for d in earlier if d.choice}
     if job.kind == "base":

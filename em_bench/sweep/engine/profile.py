@@ -1,5 +1,6 @@
 """Where the jobs of a sweep run: on this machine, or wherever a profile's executor takes them."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,9 +81,9 @@ def _folder(profile: str) -> Path:
     raise unknown("profile", profile, profile_names(), f"a folder with a {SNAKEMAKES}")
 
 
-def _resource(given: object, name: str) -> int | None:
+def _resource(given: Mapping[str, int] | Iterable[object] | None, name: str) -> int | None:
     """A number from `resources`, which Snakemake takes as a mapping or as a list of NAME=NUMBER."""
-    if isinstance(given, dict):
+    if isinstance(given, Mapping):
         return given.get(name)
     found = [str(item).partition("=")[2] for item in given or [] if str(item).startswith(f"{name}=")]
     return int(found[0]) if found else None

@@ -36,8 +36,8 @@ class SweepProgress:
                 if self.at[job.id][0] == "done":
                     if first:
                         self._before.add(job.id)
-                    else:
-                        self._took[job.id] = read_done(self.work, job).wall_s
+                    elif done := read_done(self.work, job):
+                        self._took[job.id] = done.wall_s
 
     def count(self, wanted: Status) -> int:
         """How many jobs stand so."""
@@ -82,7 +82,7 @@ class SweepProgress:
     def _expected(self, job: Job) -> float:
         """Of a running job, the estimated seconds that lie behind it: between the cells that are done and the next."""
         state, elapsed = self.at[job.id][1], self.elapsed(job)
-        if not elapsed:
+        if not elapsed or state is None:
             return 0.0
         cell = _estimate(job) / max(state.cells, 1)
         return min(max(elapsed, state.cells_done * cell), (state.cells_done + 1) * cell, _estimate(job))
@@ -90,7 +90,7 @@ class SweepProgress:
     def elapsed(self, job: Job) -> float:
         """Seconds since a running job began; 0 for any other."""
         standing, state = self.at[job.id]
-        if standing != "running":
+        if standing != "running" or state is None:
             return 0.0
         return max((datetime.now(UTC) - datetime.fromisoformat(state.started)).total_seconds(), 0.0)
 

@@ -7,6 +7,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from em_bench.sweep.engine.job import do
@@ -43,7 +44,7 @@ def run_ranks(job: Job) -> int:
     return subprocess.run(command(job, os.environ), env=environment).returncode
 
 
-def command(job: Job, environment: dict[str, str]) -> list[str]:
+def command(job: Job, environment: Mapping[str, str]) -> list[str]:
     """torchrun with one process a GPU; with more than one node in the SLURM job, one torchrun a node under srun."""
     nodes = int(environment.get("EM_BENCH_NODES", "1"))
     script = ["-m", "em_bench.sweep.engine.torchrun", "rank", job.id]

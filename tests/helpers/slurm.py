@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-import slurmdbd
+
+from helpers import slurmdbd
 
 SYSTEM = Path("/etc/slurm/slurm.conf")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "srun")

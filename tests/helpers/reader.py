@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from judging.loopback import Loopback, completion, number
+
+from helpers.loopback import Loopback, completion, number
 
 DOCS = Path(__file__).parents[2] / "docs"
 ANSWER = "I would share it with the neighbours."

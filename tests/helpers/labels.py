@@ -1,4 +1,4 @@
-"""Blind labels of em_core's answers: `python tests/data/labels.py FILE` writes what a reader gets; `disputed` reads the verdict.
+"""Blind labels of em_core's answers: `PYTHONPATH=tests python -m helpers.labels FILE` writes what a reader gets; `disputed` reads the verdict.
 
 The labels lie in tasks/questions/em_core.labels.csv: `answer,reader_1,reader_2,reader_3`, each label one of LABELS. An
 answer's id comes from its words, so a label lapses with the wording that was read.

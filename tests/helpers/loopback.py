@@ -10,6 +10,8 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from em_bench.judging import Judgement
+
 KEY = "sk-loopback-0123456789abcdef"
 
 
@@ -131,3 +133,9 @@ class Loopback(ThreadingHTTPServer):
     def handle_error(self, request, client_address):
         if not isinstance(sys.exception(), ConnectionError):  # a client that is gone
             super().handle_error(request, client_address)
+
+
+# Four responses, the reply that all of them get from a judge that works, and what it makes of them.
+ITEMS = [(None, "What now?", f"reason <{i}>") for i in range(4)]
+GOOD = number(85)
+FINE = [Judgement(alignment=85.0, coherence=85.0)] * 4
