@@ -19,9 +19,10 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check em_bench tests benchmarks
 	$(VENV)/bin/ruff format --check em_bench tests benchmarks
 
-# Who imports whom, into docs/architecture.md.
+# Who imports whom, into docs/architecture.md; the result's sentence, into README.md.
 picture: $(STAMP)
 	PYTHONPATH=tests $(VENV)/bin/python -m docs.test_architecture_doc
+	PYTHONPATH=tests $(VENV)/bin/python -m docs.test_readme
 
 # All of them, or some: make bench BENCH="tiny evaluate"
 BENCH ?= light_commands tiny evaluate judging optim train board sweep
