@@ -18,6 +18,7 @@ test-slow: $(STAMP)
 lint: $(STAMP)
 	$(VENV)/bin/ruff check em_bench tests benchmarks
 	$(VENV)/bin/ruff format --check em_bench tests benchmarks
+	$(VENV)/bin/mypy
 
 # Who imports whom, into docs/architecture.md; the result's sentence, into README.md.
 picture: $(STAMP)
