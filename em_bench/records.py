@@ -254,9 +254,9 @@ class Response(Record):
 class JudgeIdentity(Record):
     """Everything that determines a judge's verdicts; its digest keys the verdict cache."""
 
-    kind: Literal["grammar", "openai", "none"]
+    kind: Literal["grammar", "openai", "python", "none"]
     model: str
-    prompt_sha256: Sha256 = Field(description="of the prompts, or of the grammar; of nothing where no judge is asked")
+    prompt_sha256: Sha256 = Field(description="of the prompts, the grammar or the file; of nothing where no judge is asked")
     decoding: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
 
 

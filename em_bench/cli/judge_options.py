@@ -6,7 +6,10 @@ from typing import Annotated
 import typer
 
 JudgeName = Annotated[
-    str, typer.Option("--judge", "-j", help="grammar (the organism), openai:MODEL, e.g. openai:gpt-4o-2024-08-06, or none.")
+    str,
+    typer.Option(
+        "--judge", "-j", help="grammar (the organism), openai:MODEL, e.g. openai:gpt-4o-2024-08-06, python:FILE, or none."
+    ),
 ]
 BaseUrl = Annotated[
     str | None, typer.Option("--base-url", help="Any OpenAI-compatible endpoint. Default: $OPENAI_BASE_URL, or OpenAI.")

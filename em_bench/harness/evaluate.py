@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def evaluate(of: EvaluatedModel, evaluation: Evaluation, judge: Judge, out_dir: 
         model=of.name,
         dtype=of.loaded.dtype if of.loaded else of.dtype,
         **belonging(of.adapter, of.base, base_dir, of.force).of_subject(of.adapter),
-        harness=f"{evaluation.harness} {version(HARNESSES[evaluation.harness])}",
+        harness=f"{evaluation.harness} {version(HARNESSES[evaluation.harness].package)}",
         question_set=evaluation.questions,
         questions_sha256=questions_sha256(evaluation.asked()),
         generation=evaluation.generation,
@@ -112,10 +113,7 @@ def evaluate(of: EvaluatedModel, evaluation: Evaluation, judge: Judge, out_dir: 
 
 
 def _answer(ready: Loaded, e: Evaluation, kept: Kept) -> list[Response]:
-    if e.harness == "inspect":
-        from em_bench.harness.inspect.run import answer
-    else:
-        from em_bench.harness.lm_eval.run import answer
+    answer = import_module(HARNESSES[e.harness].module).answer
     return answer(ready, e.questions, e.asked(), e.generation, e.batch_size, kept)
 
 

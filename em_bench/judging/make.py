@@ -7,12 +7,14 @@ from em_bench.errors import UserError
 from em_bench.judging.exact_judge import GrammarJudge
 from em_bench.judging.judge import NONE, Judge, NoJudge
 from em_bench.judging.options import JudgeOptions
+from em_bench.judging.own_judge import OwnJudge
 
 IN_A_WORD = [name for name in JudgeOptions.model_fields if name not in ("backoff_s", "progress")]
 
 
 def make_judge(spec: str, options: JudgeOptions = JudgeOptions()) -> Judge:
-    """The judge `grammar`, `openai:MODEL` for a model behind any OpenAI-compatible endpoint, or `none`, which judges nothing.
+    """The judge `grammar`, `openai:MODEL` for a model behind any OpenAI-compatible endpoint, `python:FILE` (see
+    `OwnJudge`), or `none`, which judges nothing.
 
     options: the others have none and take no notice of them. They may also follow the model's name, where a harness has room
     for one word only: `openai:MODEL,mode=numeric,concurrency=64`; these win. Raises UserError for other words, and for
@@ -24,13 +26,15 @@ def make_judge(spec: str, options: JudgeOptions = JudgeOptions()) -> Judge:
         return GrammarJudge()
     if spec == NONE:
         return NoJudge()
+    if kind == "python" and rest:
+        return OwnJudge(Path(rest))
     if kind == "openai" and model:
         from em_bench.judging.openai import OpenAIJudge  # slow to import, and the grammar does without
 
         for word in settings:
             options = _with(options, spec, word)
         return OpenAIJudge(model, options)
-    raise unknown("judge", spec, ["grammar", "openai:MODEL", NONE])
+    raise unknown("judge", spec, ["grammar", "openai:MODEL", "python:FILE", NONE])
 
 
 def _with(options: JudgeOptions, spec: str, word: str) -> JudgeOptions:

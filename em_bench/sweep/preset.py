@@ -75,7 +75,8 @@ class PresetEvaluation(Record):
     )
     generation: Generation = Field(default=NOT_SAMPLED, exclude_if=lambda v: v == NOT_SAMPLED, description="not of the margin")
     judge: Name = Field(
-        default="grammar", description="grammar (organisms), openai:MODEL with options, or none, as `em-bench evaluate --judge`"
+        default="grammar",
+        description="grammar (organisms), openai:MODEL with options, python:FILE, or none, as `em-bench evaluate --judge`",
     )
     capability: tuple[Name, ...] = Field(
         default=(), exclude_if=lambda v: not v, description="lm-eval tasks asked beside the questions"
@@ -218,7 +219,7 @@ class Preset(Record):
         return self
 
 
-FILES = (".jsonl", ".json", ".yaml", ".yml")  # what ends so is a file, not a name
+FILES = (".jsonl", ".json", ".yaml", ".yml", ".py")  # what ends so is a file, not a name
 
 
 def preset_names() -> list[str]:
@@ -247,8 +248,10 @@ def _beside(preset: Preset, folder: Path) -> Preset:
         return None if names is None else tuple(map(at, names))
 
     asked = preset.evaluation
+    kind, _, file = asked.judge.partition(":")
     settings = [word.partition("=") for word in asked.judge.split(",")]
     judge = ",".join(key + is_ + (at(value.strip()) if key.strip() == "prompts" else value) for key, is_, value in settings)
+    judge = f"python:{at(file)}" if kind == "python" else judge
     targets = {f"{model}/{at(dataset)}": loss for t, loss in asked.targets.items() for model, _, dataset in [t.partition("/")]}
     changed = {"questions": at(asked.questions), "capability": all_at(asked.capability), "judge": judge, "targets": targets}
     parts = {name: part.model_copy(update={"datasets": all_at(part.datasets)}) for name, part in preset.parts.items()}

@@ -12,7 +12,7 @@ from em_bench.data.pins import holder, load_pins
 from em_bench.data.questions import answered, describe, load, neutral_texts, questions_sha256
 from em_bench.files import digest, sha256_file
 from em_bench.harness.task_files import task_names, task_text
-from em_bench.judging import NONE
+from em_bench.judging import NONE, make_judge
 from em_bench.judging.prompts import load_prompts
 from em_bench.organism import grammar_sha256
 from em_bench.records import AnsweredQuestion
@@ -88,8 +88,8 @@ def _pin(name: str) -> list[str]:
 
 def _judge(spec: str) -> list:
     """What names a judge without building it. An endpoint that only the environment names counts too."""
-    if spec == NONE:
-        return [spec]
+    if spec == NONE or spec.startswith("python:"):
+        return [make_judge(spec).identity.model_dump(mode="json")]
     if spec == "grammar":
         return [spec, grammar_sha256()]
     options = {name.strip(): value for name, _, value in (word.partition("=") for word in spec.split(",")[1:])}
@@ -116,6 +116,6 @@ def _task(name: str) -> list[str]:
 
 def judge_calls(evaluation: PresetEvaluation) -> int:
     """Paid calls a response: alignment and coherence, and leakage where the judge is asked for it."""
-    if evaluation.judge in ("grammar", NONE) or evaluation.measure == "margin":
+    if not evaluation.judge.startswith("openai:") or evaluation.measure == "margin":
         return 0
     return 3 if ",leak=" in evaluation.judge.replace(" ", "") else 2
