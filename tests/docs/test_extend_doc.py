@@ -20,13 +20,13 @@ def clone(shell):
     for folder in ("em_bench", "tasks", "baselines"):
         shutil.copytree(ROOT / folder, shell.folder / folder, ignore=shutil.ignore_patterns("__pycache__", "results"))
     shutil.copytree(ROOT / "leaderboard" / "benchmark", shell.folder / "leaderboard" / "benchmark")
-    return shell
+    # A job's process begins in the work folder: it is the copy that it has to find, as it would be in a clone that is installed.
+    return lambda block: shell(f"export PYTHONPATH={shell.folder}:$PYTHONPATH\n{block}")
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[next(w for w in b.split("<<END")[0].split("\n") if "cat" in w) for b in BLOCKS])
-def test_block(clone, block):
-    out = clone(block)
-    folder = clone.folder
+def test_block(clone, shell, block):
+    out, folder = clone(block), shell.folder
     if "em-bench models my-model" in block:
         assert "my-base" in out
     if "data verify my_rows" in block:
