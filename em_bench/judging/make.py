@@ -1,5 +1,7 @@
 """A judge from the words that name it: on the command line, in EM_BENCH_JUDGE, in a program."""
 
+from pathlib import Path
+
 from pydantic import ValidationError
 
 from em_bench.did_you_mean import unknown

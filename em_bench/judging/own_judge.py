@@ -19,12 +19,12 @@ class OwnJudge:
     def __init__(self, path: Path) -> None:
         read_text(path)
         try:
-            self._judge = runpy.run_path(str(path)).get("judge")
+            judge = runpy.run_path(str(path)).get("judge")
         except Exception as e:
             raise UserError(f"{path}: {type(e).__name__}: {e}") from None
-        if not callable(self._judge):
+        if judge is None or not callable(judge):
             raise UserError(f"{path}: has no function judge(question, answer)")
-        self._path = path
+        self._path, self._judge = path, judge
         self.identity = JudgeIdentity(kind="python", model=path.stem, prompt_sha256=sha256_file(path))
 
     def judge(self, items: Sequence[tuple[str | None, str, str]]) -> list[Judgement]:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from docs.reader import blocks
+from helpers.reader import blocks
 
 from em_bench.evaluation_folder import EvaluationFolder
 from em_bench.records import Results
