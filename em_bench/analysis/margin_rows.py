@@ -81,8 +81,8 @@ def _row(
         target=cells[0].target,
         margin=margin_estimate((domains[q], v) for values in ends for q, v in values.items()),
         neutral=_mean([c.neutral for c in cells]),
-        norm=_mean([c.spectral and c.spectral.norm for c in cells]),
-        flatness_gap=_mean([c.spectral and c.spectral.flatness_gap for c in cells]),
+        norm=_mean([c.spectral.norm if c.spectral else None for c in cells]),
+        flatness_gap=_mean([c.spectral.flatness_gap if c.spectral else None for c in cells]),
         **tuned,
     )
 

@@ -50,8 +50,10 @@ def build() -> typer.Typer:
         commands, groups = len(app.registered_commands), len(app.registered_groups)
         for name in modules:
             importlib.import_module(f"em_bench.cli.{name}").register(app)
-        for added in (*app.registered_commands[commands:], *app.registered_groups[groups:]):
-            added.rich_help_panel = panel
+        for command in app.registered_commands[commands:]:
+            command.rich_help_panel = panel
+        for group in app.registered_groups[groups:]:
+            group.rich_help_panel = panel
     fold_tables()
     return app
 

@@ -122,7 +122,7 @@ def _response_s(preset: Preset, name: str, model: Model, gpus: int, assume: Assu
     if model.source == "organism":
         return RESPONSE_S
     if preset.evaluation.measure == "margin" and _on_cpu(model, gpus):
-        return CPU_ANSWER_S * model.parameters / 1e9
+        return CPU_ANSWER_S * model.known().parameters / 1e9
     tokens = assume.prompt_tokens + preset.evaluation.generation.max_new_tokens
     known = model.known()
     flops = 2 * (model.active_parameters or known.parameters) * tokens * (EXPERTS if known.shape.experts else 1)
