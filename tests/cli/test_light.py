@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import typer
-from cli.light import ABSENT, LIGHT, at_once, work
+from helpers.light import ABSENT, LIGHT, at_once, work
 from typer.testing import CliRunner
 
 from em_bench import __version__, cli

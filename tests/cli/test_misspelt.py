@@ -1,7 +1,7 @@
 """A misspelt name gets the nearest valid one in one line, before anything heavy is imported."""
 
 import pytest
-from cli.light import MISSPELT, at_once
+from helpers.light import MISSPELT, at_once
 
 from em_bench.did_you_mean import MANY, unknown
 
