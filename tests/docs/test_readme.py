@@ -75,7 +75,7 @@ def test_pooled_cells_are_counted_as_their_scores_count():
 
 def test_the_two_commands_of_set_up_stand_first():
     first = PAGE.read_text("utf-8").split("```")[1]
-    assert [line.split("#")[0].strip() for line in first.strip().splitlines()] == ["make reproduce", "make test"]
+    assert [line.split("#")[0].strip() for line in first.strip().splitlines()][:2] == ["make reproduce", "make test"]
 
 
 def test_the_python_example_runs(base, tmp_path, monkeypatch, capsys):
