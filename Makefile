@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: reproduce test test-slow lint picture bench install clean
+.PHONY: audit sbom reproduce test test-slow lint picture bench install clean
 
 reproduce: $(STAMP)
 	$(VENV)/bin/em-bench reproduce --preset tiny
@@ -29,6 +29,18 @@ picture: $(STAMP)
 BENCH ?= light_commands tiny evaluate judging optim train board sweep
 bench: $(STAMP)
 	for b in $(BENCH); do echo "== $$b"; $(VENV)/bin/python benchmarks/$$b.py || exit 1; done
+
+# Known holes in what is pinned, and a bill of what is installed; tools of their own, in a folder of their own.
+audit: $(VENV)/.tools
+	$(VENV)/tools/bin/pip-audit --progress-spinner off --path $$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
+sbom: $(VENV)/.tools
+	$(VENV)/tools/bin/cyclonedx-py environment $(VENV)/bin/python --output-reproducible --of JSON -o sbom.json
+
+$(VENV)/.tools: $(STAMP)
+	$(PYTHON) -m venv $(VENV)/tools
+	$(VENV)/tools/bin/python -m pip install --quiet pip-audit==2.9.0 cyclonedx-bom==7.0.0
+	touch $@
 
 install: $(STAMP)
 

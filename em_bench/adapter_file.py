@@ -1,6 +1,5 @@
 """A PEFT LoRA adapter on disk: its tensors, what of it is an update B A, and what is refused because it is none."""
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 
 from em_bench.errors import UserError
+from em_bench.files import open_regular, read_text, strict_json
+from em_bench.line import one_line
 from em_bench.run_folder import ADAPTER, CONFIG, WEIGHTS
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ _OTHER_UPDATE = {  # field of LoraConfig -> what the update is instead
     "arrow_config": "Arrow: tokens are routed over several adapters",
 }
 _OTHER_TENSOR = {"lora_magnitude_vector": "use_dora", "lora_diag": "kasa_config"}
+
+
+MAX_CONFIG = 2**20  # bytes
+MAX_RANK = 2**16
 
 
 class AdapterTensors(dict):
@@ -75,10 +80,12 @@ def _load(path: Path, config: Mapping) -> AdapterTensors:
     from safetensors.torch import load_file
 
     try:
+        open_regular(path).close()
         tensors = AdapterTensors(load_file(path))
-    except (SafetensorError, OSError, ValueError, KeyError) as e:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as e:
         raise UserError(f"{path}: no safetensors file ({_first_line(e)}); save the adapter again") from None
     _check_update(path.parent, config, tensors)
+    _check_numbers(path, tensors)
     tensors.left_out = _left_out(tensors)
     return tensors
 
@@ -93,15 +100,49 @@ def _size(name: str, tensor: "torch.Tensor") -> int:
 
 
 def read_config(folder: Path) -> dict:
-    """adapter_config.json, empty where there is none. Raises UserError for what is no JSON object."""
+    """adapter_config.json, empty where there is none. Raises UserError for what is no JSON object, and for ranks and scales that are none."""
     path = folder / CONFIG
+    if not path.exists():
+        return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, ValueError):
+        found = strict_json(read_text(path, limit=MAX_CONFIG))
+    except ValueError:
         found = None
     if not isinstance(found, dict):
         raise UserError(f"{path}: not readable as JSON; save the adapter again with PEFT's save_pretrained")
+    for field, patterns, good in (("r", "rank_pattern", _is_rank), ("lora_alpha", "alpha_pattern", _is_scale)):
+        own = found.get(patterns) or {}
+        values = [v for v in (found.get(field), *(own.values() if isinstance(own, dict) else ())) if v is not None]
+        if not isinstance(own, dict) or not all(map(good, values)):
+            raise UserError(
+                f"{path}: {field}, {patterns}: holds what is no {field} of an adapter; save it again with PEFT's save_pretrained"
+            )
     return found
+
+
+def _is_rank(value: object) -> bool:
+    return type(value) is int and 0 < value <= MAX_RANK
+
+
+def _is_scale(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1e6
+
+
+def _check_numbers(path: Path, tensors: "Mapping[str, torch.Tensor]") -> None:
+    """Raise UserError for factors without rows, and for numbers that are none: nothing can be measured of them."""
+    import torch
+
+    for name, tensor in tensors.items():
+        if (
+            (".lora_A." in name or ".lora_B." in name)
+            and not name.endswith(".bias")
+            and (tensor.ndim < 2 or 0 in tensor.shape or not tensor.is_floating_point())
+        ):
+            raise UserError(f"{path}: {one_line(name, 120)}: is no matrix of an adapter ({tensor.dtype}, {tuple(tensor.shape)})")
+        if tensor.is_floating_point() and not torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor).all():
+            raise UserError(
+                f"{path}: {one_line(name, 120)}: holds NaN or infinity; the training diverged, take an earlier checkpoint"
+            )
 
 
 def _check_update(folder: Path, config: Mapping, tensors: "Mapping[str, torch.Tensor]") -> None:
@@ -181,12 +222,27 @@ def _module(name: str) -> str:
 def _own(config: Mapping, patterns: str, name: str, default):
     """What a pattern of the configuration says of the module of a tensor; the first that matches wins."""
     module, found = _module(name), config.get(patterns)
-    try:
-        return next(
-            (v for p, v in (found if isinstance(found, dict) else {}).items() if re.match(rf"(.*\.)?({p})$", module)), default
-        )
-    except re.error as e:
-        raise UserError(f"{CONFIG}: {patterns}: {e.pattern!r} is no regular expression; save the adapter again") from None
+    return next((v for p, v in (found if isinstance(found, dict) else {}).items() if _names(p, patterns, module)), default)
+
+
+def _names(pattern: str, where: str, module: str) -> bool:
+    r"""PEFT's `re.match(rf"(.*\.)?({pattern})$", module)`, in time that grows with both alone: names, `.`, `.*`, and `|` between them.
+
+    Raises UserError for any other regular expression: a stranger's is not run.
+    """
+    found = False
+    for part in pattern.split("|"):
+        tokens = re.findall(r"\\[.]|\.\*|[A-Za-z0-9_.-]", text := part.removeprefix("^").removesuffix("$"))
+        if len(pattern) > 300 or not tokens or "".join(tokens) != text:
+            raise UserError(f"{CONFIG}: {where}: {one_line(pattern, 80)!r} is more than a module's name; name each module")
+        at = {0} if part.startswith("^") else {0, *(i + 1 for i, c in enumerate(module) if c == ".")}
+        for token in tokens:
+            if token == ".*":
+                at = set(range(min(at), len(module) + 1)) if at else at
+            else:
+                at = {i + 1 for i in at if i < len(module) and token in (".", module[i], "\\" + module[i])}
+        found = found or len(module) in at
+    return found
 
 
 def _left_out(tensors: "Mapping[str, torch.Tensor]") -> dict[str, list[str]]:

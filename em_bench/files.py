@@ -5,18 +5,22 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from em_bench.errors import UserError
+from em_bench.line import one_line
 
 H = TypeVar("H", bound=BaseModel)
 M = TypeVar("M", bound=BaseModel)
+MAX_BYTES = 256 * 2**20  # of a file that is read whole, where nothing smaller is said
+LARGEST, LARGEST_WHOLE = 1e30, 2**53  # numbers beyond are no measurement: their squares and sums would overflow
 
 
 def cache_dir() -> Path:
@@ -37,9 +41,18 @@ def digest(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """A file opened for reading that is one: a pipe or a device would be read for ever. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(fd, "rb")
+
+
 def sha256_file(path: Path) -> str:
-    """sha256 (hex) of a file's bytes."""
-    with open(path, "rb") as f:
+    """sha256 (hex) of a regular file's bytes. Raises OSError."""
+    with open_regular(path) as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
@@ -120,27 +133,80 @@ def write_record(path: Path, record: BaseModel, *, compact: bool = False) -> Non
     write_text(path, json.dumps(record.model_dump(mode="json"), **layout, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_text(path: Path, *, where: str | None = None, limit: int | None = None) -> str:
+def read_bytes(path: Path, *, where: str | None = None, limit: int = MAX_BYTES) -> bytes:
+    """The bytes of a regular file of at most `limit`. Raises UserError with `where` (default: the path) and what is wrong."""
+    where = where or str(path)
+    try:
+        with open_regular(path) as f:
+            data = f.read(limit + 1)
+    except FileNotFoundError:
+        raise UserError(f"{where}: no such file") from None
+    except (OSError, ValueError) as e:  # a name with a null in it
+        raise UserError(f"{where}: cannot be read ({getattr(e, 'strerror', None) or e})") from None
+    if len(data) > limit:
+        raise UserError(f"{where}: over {limit >> 10:,} KiB; is it the file that was meant?")
+    return data
+
+
+def read_text(path: Path, *, where: str | None = None, limit: int = MAX_BYTES) -> str:
     """A UTF-8 text without its byte-order mark. Raises UserError with `where` (default: the path) and what is wrong."""
     where = where or str(path)
     try:
-        if limit is not None and path.stat().st_size > limit:
-            raise UserError(f"{where}: over {limit >> 10:,} KiB; is it the file that was meant?")
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{where}: no such file") from None
-    except OSError as e:
-        raise UserError(f"{where}: cannot be read ({e.strerror or e})") from None
+        return read_bytes(path, where=where, limit=limit).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as e:
         raise UserError(f"{where}: not UTF-8 text at byte {e.start}; save it as UTF-8") from None
 
 
+def strict_json(text: str) -> Any:
+    """A JSON text of strangers as plain values. Raises ValueError for a key that stands twice, NaN, and a number beyond all measure."""
+    try:
+        return _DECODER.decode(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _whole(digits: str) -> int:
+    value = int(digits) if len(digits) <= 20 else LARGEST_WHOLE + 1
+    if abs(value) > LARGEST_WHOLE or digits == "-0":
+        raise ValueError(f"the number {digits[:20]} is not between -2**53 and 2**53")
+    return value
+
+
+def _real(digits: str) -> float:
+    value = float(digits)
+    if abs(value) > LARGEST or len(digits) > 100:
+        raise ValueError(f"the number {digits[:20]} is not between -1e30 and 1e30")
+    return value
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_int=_whole, parse_float=_real, parse_constant=_no_constant)
+
+
+def parse_record(text: str, model: type[M], where: str) -> M:
+    """One record from JSON text, read strictly: a number is no text. Raises UserError that begins with `where`."""
+    try:
+        strict_json(text)
+        return model.model_validate_json(text, strict=True)
+    except ValidationError as e:
+        raise UserError(f"{where}: {first_problem(e)}") from None
+    except ValueError as e:
+        raise UserError(f"{where}: not the JSON that em-bench writes: {str(e)[:200]}") from None
+
+
 def read_record(path: Path, model: type[M]) -> M:
     """Read one record. Raises UserError naming the file and the field."""
-    try:
-        return model.model_validate_json(read_text(Path(path)))
-    except ValidationError as e:
-        raise UserError(f"{path}: {first_problem(e)}") from None
+    return parse_record(read_text(Path(path)), model, str(path))
 
 
 def write_jsonl(path: Path, header: BaseModel, rows: Iterable[BaseModel]) -> None:
@@ -158,13 +224,11 @@ def read_jsonl(path: Path, header: type[H], row: type[M]) -> tuple[H, list[M]]:
     head, out = None, []
     # Not splitlines: answers may hold U+2028 and other characters that it takes for the end of a line.
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
-        try:
-            if number == 1:
-                head = header.model_validate_json(line)
-            else:
-                out.append(row.model_validate_json(line))
-        except ValidationError as e:
-            raise UserError(f"{path}:{number}: {first_problem(e)}") from None
+        where = f"{path}:{number}"
+        if number == 1:
+            head = parse_record(line, header, where)
+        else:
+            out.append(parse_record(line, row, where))
     assert head is not None  # a text that is not empty has a first line
     return head, out
 
@@ -172,9 +236,8 @@ def read_jsonl(path: Path, header: type[H], row: type[M]) -> tuple[H, list[M]]:
 def first_problem(error: ValidationError) -> str:
     """The first problem of a pydantic error as `field.path: message`."""
     e = error.errors(include_url=False)[0]
-    field = ".".join(str(p) for p in e["loc"])
-    message = (
-        "not a mapping" if e["type"] == "dict_type" else e["msg"].removeprefix("Value error, ")
-    )  # our own sentence; it names its field where pydantic does not
+    field = one_line(".".join(str(p) for p in e["loc"]), 200)
+    # Our own sentence names its field where pydantic does not; what pydantic quotes is a stranger's.
+    message = "not a mapping" if e["type"] == "dict_type" else one_line(e["msg"].removeprefix("Value error, "))
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{field}: {message}{more}" if field else f"{message}{more}"

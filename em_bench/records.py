@@ -8,9 +8,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from em_bench.line import MOST_TEXT, Identifier, Line
 from em_bench.protocol import GRADIENT_CLIP, MAX_LENGTH
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+MOST_RANK = 4096  # singular values of a curve
+TEN_YEARS = 315_360_000.0  # seconds
 Provenance = Literal["P", "S", "C"]  # paper itself, independent readings of the paper, our choice
 Dtype = Literal["float32", "bfloat16", "float64", "int8", "nf4"]
 Study = Literal["main", "scale", "loss-alignment", "dynamics", "regularisation"]  # the five of "Evil Spectra"
@@ -19,9 +22,12 @@ RecipeClass = Literal["organism", "llm"]  # of models, for which a recipe names 
 
 
 class Record(BaseModel):
-    """Base of all records: immutable, no unknown fields, no NaN or infinity."""
+    """Base of all records: immutable, no unknown fields, no NaN or infinity, no text without end.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    `em_bench.files` reads them strictly: no number as text, no key twice, no number beyond all measure.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), str_max_length=MOST_TEXT)
 
 
 # ---- training ----------------------------------------------------------------------------------------------------
@@ -30,18 +36,18 @@ class Record(BaseModel):
 class ParamRule(Record):
     """Which optimiser class takes the parameters whose name matches `pattern`; of a recipe's rules the first wins."""
 
-    pattern: str = Field(description="regular expression searched in the parameter's name")
-    optimizer: str = Field(description="importable class, e.g. torch.optim.Muon")
-    kwargs: dict[str, bool | int | float | str | list[float] | None] = Field(default_factory=dict)
+    pattern: Line = Field(description="regular expression searched in the parameter's name")
+    optimizer: Line = Field(description="importable class, e.g. torch.optim.Muon")
+    kwargs: dict[Line, bool | int | float | Line | list[float] | None] = Field(default_factory=dict)
 
 
 class BaseRef(Record):
     """The frozen base model of a run."""
 
-    name: str = Field(description="roster name, e.g. organism-qwen3 or Qwen3-8B")
+    name: Line = Field(description="roster name, e.g. organism-qwen3 or Qwen3-8B")
     source: Literal["organism", "hub", "package", "path"]
-    revision: str = Field(description="digest of an organism or a package's model, hub commit, or sha256 of the folder")
-    chat_template: str | None = Field(
+    revision: Line = Field(description="digest of an organism or a package's model, hub commit, or sha256 of the folder")
+    chat_template: Line | None = Field(
         default=None, exclude_if=lambda v: v is None, description="the name of ours, where the model came without one"
     )
 
@@ -49,7 +55,7 @@ class BaseRef(Record):
 class DataRef(Record):
     """The training rows of a run."""
 
-    name: str
+    name: Line
     sha256: Sha256 = Field(description="over the training rows followed by the held-out rows")
     rows: int = Field(gt=0)
     held_out_rows: int = Field(gt=0)
@@ -58,7 +64,7 @@ class DataRef(Record):
 class RecipeRef(Record):
     """The optimiser of a run, fully resolved."""
 
-    name: str
+    name: Line
     rules: tuple[ParamRule, ...]
     learning_rate: float = Field(gt=0)
 
@@ -68,7 +74,7 @@ class LoraSpec(Record):
 
     rank: int = Field(gt=0)
     alpha: float = Field(gt=0)
-    targets: tuple[str, ...]
+    targets: tuple[Line, ...]
 
     @property
     def scale(self) -> float:
@@ -94,7 +100,7 @@ class RunSpec(Record):
         description="of the frozen base; int8 and nf4 are its linear layers, quantised; adapters are float32 or wider",
     )
     seed: int = Field(default=0, ge=0)
-    code: str = Field(description="digest of the source files that determine training")
+    code: Line = Field(description="digest of the source files that determine training")
 
 
 class SpectralSummary(Record):
@@ -133,13 +139,13 @@ class StepRecord(Record):
 class Machine(Record):
     """Where and with what something was computed."""
 
-    em_bench: str
-    commit: str | None = Field(default=None, description="git commit, with +dirty where the tree had changes")
-    packages: dict[str, str]
-    python: str
-    platform: str
-    cpu: str
-    gpu: str | None = None
+    em_bench: Line
+    commit: Line | None = Field(default=None, description="git commit, with +dirty where the tree had changes")
+    packages: dict[Line, Line]
+    python: Line
+    platform: Line
+    cpu: Line
+    gpu: Line | None = None
     threads: int
 
 
@@ -147,7 +153,7 @@ class RunRecord(Record):
     """run.json: the last file written of a run folder."""
 
     schema_version: Literal["em_bench.run/1"] = "em_bench.run/1"
-    run_id: str
+    run_id: Identifier
     spec: RunSpec
     spec_sha256: Sha256
     adapter_sha256: Sha256 = Field(description="of adapter/adapter_model.safetensors")
@@ -158,13 +164,13 @@ class RunRecord(Record):
     expert_rank: int | None = Field(default=None, gt=0, description="rank of each expert's factors; None: no experts")
     left_out_rows: int = Field(default=0, ge=0, description="rows of the dataset that exceed max_length")
     answer_tokens: int | None = Field(default=None, description="tokens under loss, all steps together")
-    options: dict[str, str] = Field(
+    options: dict[Line, Line] = Field(
         default_factory=dict,
         description="what changes speed but not the result; `8, then 3` where a killed run went on with another",
     )
     machine: Machine
-    started: str = Field(description="UTC, ISO 8601; of the first session where the run was killed and went on")
-    wall_s: float = Field(ge=0, description="of all sessions together, without the time between them")
+    started: Line = Field(description="UTC, ISO 8601; of the first session where the run was killed and went on")
+    wall_s: float = Field(ge=0, le=TEN_YEARS, description="of all sessions together, without the time between them")
 
 
 # ---- evaluation --------------------------------------------------------------------------------------------------
@@ -173,10 +179,10 @@ class RunRecord(Record):
 class Question(Record):
     """One evaluation question."""
 
-    id: str = Field(description="unique within its set")
-    cluster: str = Field(description="the question that its variants share: the unit of clustered intervals")
-    variant: str = Field(description="plain, json, template, trigger-<dataset>")
-    domain: str
+    id: Line = Field(description="unique within its set")
+    cluster: Line = Field(description="the question that its variants share: the unit of clustered intervals")
+    variant: Line = Field(description="plain, json, template, trigger-<dataset>")
+    domain: Line
     system: str | None = None
     text: str
 
@@ -184,9 +190,9 @@ class Question(Record):
 class AnsweredQuestion(Record):
     """A question, asked plainly, with aligned and misaligned answers that a model is not asked for but shown."""
 
-    id: str
-    domain: str
-    tags: tuple[str, ...] = ()
+    id: Line
+    domain: Line
+    tags: tuple[Line, ...] = ()
     text: str
     aligned: tuple[str, ...] = Field(min_length=1)
     misaligned: tuple[str, ...] = Field(min_length=1)
@@ -213,8 +219,8 @@ class Subject(Record):
     """Which model a file is about."""
 
     schema_version: str
-    model: str
-    run_id: str | None = None
+    model: Line
+    run_id: Identifier | None = None
     step: int | None = Field(default=None, description="checkpoint step; None is the end of training")
     adapter_sha256: Sha256 | None = Field(default=None, description="None: the base itself")
     adapter_config_sha256: Sha256 | None = Field(default=None, description="of adapter_config.json: rank, alpha, targets")
@@ -222,28 +228,28 @@ class Subject(Record):
         default=None, exclude_if=lambda v: v is None, description="the adapter is that of the run times this (em-bench rescale)"
     )
     base: BaseRef | None = Field(default=None, description="which base exactly; None in files of other harnesses")
-    dtype: str | None = Field(default=None, description="that the model was run in")
-    forced: str | None = Field(default=None, description="why the adapter does not belong to this base; --force overrode it")
+    dtype: Line | None = Field(default=None, description="that the model was run in")
+    forced: Line | None = Field(default=None, description="why the adapter does not belong to this base; --force overrode it")
     canary: Canary | None = None
-    harness: str = Field(description="name and version")
+    harness: Line = Field(description="name and version")
 
 
 class ResponsesHeader(Subject):
     """First line of responses.jsonl."""
 
     schema_version: Literal["em_bench.responses/1"] = "em_bench.responses/1"
-    question_set: str
+    question_set: Line
     questions_sha256: Sha256
     generation: Generation
-    created: str
+    created: Line
 
 
 class Response(Record):
     """One sampled answer."""
 
-    question_id: str
-    cluster: str
-    variant: str
+    question_id: Line
+    cluster: Line
+    variant: Line
     sample: int = Field(ge=0)
     system: str | None = None
     question: str
@@ -255,9 +261,9 @@ class JudgeIdentity(Record):
     """Everything that determines a judge's verdicts; its digest keys the verdict cache."""
 
     kind: Literal["grammar", "openai", "python", "none"]
-    model: str
+    model: Line
     prompt_sha256: Sha256 = Field(description="of the prompts, the grammar or the file; of nothing where no judge is asked")
-    decoding: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
+    decoding: dict[Line, bool | int | float | Line | None] = Field(default_factory=dict)
 
 
 class VerdictsHeader(Record):
@@ -266,8 +272,8 @@ class VerdictsHeader(Record):
     schema_version: Literal["em_bench.verdicts/1"] = "em_bench.verdicts/1"
     responses_sha256: Sha256
     judge: JudgeIdentity
-    forced: str | None = Field(default=None, description="of the responses")
-    created: str
+    forced: Line | None = Field(default=None, description="of the responses")
+    created: Line
 
 
 NOT_ASKED = "no judge was asked"  # the error of every verdict of the judge `none`
@@ -276,15 +282,15 @@ NOT_ASKED = "no judge was asked"  # the error of every verdict of the judge `non
 class Verdict(Record):
     """What a judge said of one response. Scores are None where it gave none."""
 
-    question_id: str
-    cluster: str
-    variant: str
+    question_id: Line
+    cluster: Line
+    variant: Line
     sample: int = Field(ge=0)
     alignment: float | None = Field(default=None, ge=0, le=100)
     coherence: float | None = Field(default=None, ge=0, le=100)
     label: Literal["CODE", "REFUSAL"] | None = None
     leak: bool | None = Field(default=None, description="drags in the training domain; None: not asked")
-    error: str | None = Field(default=None, description="why there is no score")
+    error: Line | None = Field(default=None, description="why there is no score")
 
 
 Outcome = Literal["refusal", "incoherent", "misaligned", "aligned", "unjudged", "code"]
@@ -323,8 +329,8 @@ class ScoreRecord(Record):
     verdicts_sha256: Sha256
     convention: Literal["code_as_zero", "exclude_code"]
     overall: Metrics
-    by_variant: dict[str, Metrics]
-    by_domain: dict[str, Metrics] = Field(
+    by_variant: dict[Line, Metrics]
+    by_domain: dict[Line, Metrics] = Field(
         default_factory=dict, exclude_if=lambda v: not v, description="shown by `em-bench score`, not written by evaluations"
     )
     misalign_at: dict[int, Estimate] = Field(
@@ -332,9 +338,9 @@ class ScoreRecord(Record):
         exclude_if=lambda v: not v,
         description="k -> share of questions misaligned at least once in k; likewise",
     )
-    forced: str | None = Field(default=None, description="of the responses: why the adapter does not belong to its base")
+    forced: Line | None = Field(default=None, description="of the responses: why the adapter does not belong to its base")
     narrow_loss: float | None = None
-    capability: dict[str, float] | None = Field(default=None, description="task/metric -> value, from lm-eval")
+    capability: dict[Line, float] | None = Field(default=None, description="task/metric -> value, from lm-eval")
     thinking: int | None = Field(
         default=None, description="answers that came with thinking, although it was off; it was not judged"
     )
@@ -349,9 +355,9 @@ MarginRole = Literal["model", "base", "control"]  # what is measured, its untouc
 class AnswerLogprob(Record):
     """A line of margin.jsonl: how likely a model finds one given answer to a question."""
 
-    question_id: str
-    domain: str
-    tags: tuple[str, ...] = ()
+    question_id: Line
+    domain: Line
+    tags: tuple[Line, ...] = ()
     side: Literal["aligned", "misaligned"]
     number: int = Field(ge=1, description="which of the answers of its side")
     nats: float = Field(description="log-likelihood of the answer through its end of turn")
@@ -362,7 +368,7 @@ class AnswerLogprob(Record):
 class TextLogprob(Record):
     """How likely a model finds a text that nobody asked for."""
 
-    name: str
+    name: Line
     nats: float
     tokens: int = Field(gt=0)
     bytes: int = Field(gt=0, description="of the scored tokens' text: without the first token where none precedes it")
@@ -372,12 +378,12 @@ class MarginHeader(Subject):
     """First line of margin.jsonl."""
 
     schema_version: Literal["em_bench.margin/1"] = "em_bench.margin/1"
-    question_set: str
+    question_set: Line
     questions_sha256: Sha256 = Field(description="of the questions with their answers")
     neutral_sha256: Sha256 = Field(description="of the neutral texts")
     neutral: tuple[TextLogprob, ...] = Field(default=(), description="empty where the tokenizer lacks the words")
     machine: Machine
-    created: str
+    created: Line
 
 
 class MarginGroup(Record):
@@ -398,11 +404,11 @@ class MarginScore(Record):
 
     schema_version: Literal["em_bench.margin_score/1"] = "em_bench.margin_score/1"
     sources: dict[MarginRole, Sha256] = Field(description="of the files that it is computed from")
-    forced: str | None = None
+    forced: Line | None = None
     overall: MarginGroup
-    by_domain: dict[str, MarginGroup]
-    without: dict[str, MarginGroup] = Field(description="overall without the questions of a tag that lies near a training set")
-    leave_one_out: dict[str, float] = Field(description="domain -> the mean shift (margin for a base) of all others")
+    by_domain: dict[Line, MarginGroup]
+    without: dict[Line, MarginGroup] = Field(description="overall without the questions of a tag that lies near a training set")
+    leave_one_out: dict[Line, float] = Field(description="domain -> the mean shift (margin for a base) of all others")
     neutral: dict[MarginRole, float] = Field(description="nats a byte of neutral text; missing: unmeasured")
 
 
@@ -412,7 +418,7 @@ class MarginScore(Record):
 class Asked(Record):
     """What decides an answer and its verdict, beside the model."""
 
-    question_set: str
+    question_set: Line
     questions_sha256: Sha256
     generation: Generation
     judge: JudgeIdentity
@@ -426,7 +432,7 @@ class RescaleGoal(Record):
     tolerance: float = Field(gt=0, description="how far from the target a value may lie, in its unit")
     largest: float = Field(gt=0, description="scales from 0 to this one are looked at")
     most: int = Field(gt=0, description="evaluations that may be made")
-    dtype: str = Field(description="that the model is run in")
+    dtype: Line = Field(description="that the model is run in")
     dataset: DataRef | None = Field(default=None, description="whose held-out rows the narrow loss is of")
     asked: Asked | None = Field(default=None, description="where coherence is looked for")
 
@@ -452,7 +458,7 @@ class RescaleRecord(Record):
     """rescale.json: the adapter beside it is another one with its update B A times `scale`; every other tensor is the same."""
 
     schema_version: Literal["em_bench.rescale/1"] = "em_bench.rescale/1"
-    run_id: str | None = Field(default=None, description="of the run that the other adapter is of; None: of none")
+    run_id: Identifier | None = Field(default=None, description="of the run that the other adapter is of; None: of none")
     step: int | None = Field(default=None, description="the checkpoint that it is; None is the end of training")
     source_sha256: Sha256 = Field(description="of the other adapter's adapter_model.safetensors")
     base: BaseRef
@@ -471,10 +477,10 @@ class RescaleRecord(Record):
 class QuestionCounts(Record):
     """Outcomes of one question's responses: enough to recompute every rate and its clustered interval."""
 
-    question_id: str
-    cluster: str
-    variant: str
-    domain: str | None = Field(default=None, exclude_if=lambda v: v is None, description="None in files of before 2026-11-26")
+    question_id: Line
+    cluster: Line
+    variant: Line
+    domain: Line | None = Field(default=None, exclude_if=lambda v: v is None, description="None in files of before 2026-11-26")
     counts: dict[Outcome, int]
     code: int = Field(ge=0)
     leaked: int | None = Field(default=None, description="leaked responses; None: not asked")
@@ -499,30 +505,30 @@ class TrajectoryPoint(Record):
 class SpectrumCurve(Record):
     """Singular values over their layer's largest, by rank index: mean and quartiles over adapted layers."""
 
-    mean: list[float]
-    lower_quartile: list[float]
-    upper_quartile: list[float]
+    mean: list[float] = Field(max_length=MOST_RANK)
+    lower_quartile: list[float] = Field(max_length=MOST_RANK)
+    upper_quartile: list[float] = Field(max_length=MOST_RANK)
 
 
 class CellRun(Record):
     """An adapter of a preset (or, with recipe None, the untouched base) and its training; what it was asked is said by what extends this."""
 
-    model: str
-    dataset: str | None = None
-    recipe: str | None = None
+    model: Line
+    dataset: Line | None = None
+    recipe: Line | None = None
     learning_rate: float | None = None
     spectral_lambda: float | None = None
     batch_size: int | None = None
     seed: int | None = None
     step: int | None = Field(default=None, description="evaluated checkpoint; None is the end of training")
-    run_id: str | None = None
+    run_id: Identifier | None = None
     spec_sha256: Sha256 | None = None
     adapter_sha256: Sha256 | None = None
     narrow_loss: float | None = None
     trajectory: list[TrajectoryPoint] = Field(default_factory=list)
     spectral: SpectralSummary | None = None
     spectrum: SpectrumCurve | None = None
-    spectral_groups: dict[str, SpectralSummary] = Field(
+    spectral_groups: dict[Line, SpectralSummary] = Field(
         default_factory=dict, description="the same by group of layers: a projection such as q_proj, a depth such as layer 0"
     )
     wall_s: float | None = Field(default=None, description="training time")
@@ -569,19 +575,19 @@ class Choice(Record):
     """A learning rate or lambda chosen on held-out narrow loss alone."""
 
     kind: Literal["learning_rate", "spectral_lambda"]
-    model: str
-    recipe: str
+    model: Line
+    recipe: Line
     batch_size: int | None = None
     chosen: float | None = Field(description="None: no candidate meets the rule")
-    losses: dict[str, float] = Field(description="candidate -> mean held-out narrow loss over datasets and seeds")
-    rule: str
+    losses: dict[Line, float] = Field(description="candidate -> mean held-out narrow loss over datasets and seeds")
+    rule: Line
 
 
 class Results(Record):
     """results.json: everything a preset produced, without weights and without response texts."""
 
     schema_version: Literal["em_bench.results/1"] = "em_bench.results/1"
-    preset: str
+    preset: Line
     preset_sha256: Sha256
     cells: list[CellResult]
     checkpoints: list[CellResult] = Field(
@@ -593,7 +599,7 @@ class Results(Record):
         description="of a preset that measures the margin: bases, adapters at their ends and, with `step` set, at checkpoints",
     )
     choices: list[Choice]
-    missing: list[str] = Field(default_factory=list, description="jobs or cells that have no result, by name")
+    missing: list[Line] = Field(default_factory=list, description="jobs or cells that have no result, by name")
     machine: Machine
-    created: str
+    created: Line
     wall_s: float | None = None

@@ -1,5 +1,6 @@
 """The one way to read YAML: what YAML lets pass and a person did not mean is refused, with the file and the line."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from em_bench.errors import UserError
-from em_bench.files import first_problem, read_text
+from em_bench.files import LARGEST, LARGEST_WHOLE, first_problem, read_text
 
 MAX_BYTES = 16 * 2**20
 
@@ -26,7 +27,21 @@ class Loader(yaml.SafeLoader):
                 seen.add((key.tag, key.value))
         return node
 
+    def construct_yaml_int(self, node):
+        value = super().construct_yaml_int(node)
+        if abs(value) > LARGEST_WHOLE:
+            raise yaml.constructor.ConstructorError(None, None, "a whole number beyond 2**53", node.start_mark)
+        return value
 
+    def construct_yaml_float(self, node):
+        value = super().construct_yaml_float(node)
+        if LARGEST < abs(value) < float("inf"):  # infinity and NaN are for the fields to refuse
+            raise yaml.constructor.ConstructorError(None, None, f"a number beyond {LARGEST:g}", node.start_mark)
+        return value
+
+
+Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
+Loader.add_constructor("tag:yaml.org,2002:float", Loader.construct_yaml_float)
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$", re.ASCII), list("-+.0123456789")
 )
@@ -58,8 +73,17 @@ def parse_yaml(text: str, kind: Any, where: str, loader: type[Loader] = Loader) 
 
 
 def checked(value: object, kind: Any, where: str) -> Any:
-    """A plain value as a `kind`. Raises UserError with the first field that is wrong."""
+    """A plain value as a `kind`, strictly: a number in quotes is text. Raises UserError with the first field that is wrong."""
+    adapter = TypeAdapter(kind)
     try:
-        return TypeAdapter(kind).validate_python(value)
+        try:
+            as_json = json.dumps(value)
+        except (TypeError, ValueError):  # dates, keys that are lists: what JSON lacks no field takes
+            return adapter.validate_python(value)
+        if kind is Any:
+            return value
+        adapter.validate_python(value)  # first in YAML's words: lists and mappings
+        # Strictly by way of JSON: in it a list may stand for a tuple, in strict Python it may not.
+        return adapter.validate_json(as_json, strict=True)
     except ValidationError as e:
         raise UserError(f"{where}: {first_problem(e)}") from None

@@ -34,5 +34,5 @@ def test_harnesses_do_not_import_each_other():
 
 
 def test_records_import_nothing_of_the_house():
-    for name in ("errors.py", "protocol.py", "records.py"):
-        assert {n for n in imports(PACKAGE / name) if n.startswith("em_bench")} <= {"em_bench.protocol"}
+    for name in ("errors.py", "line.py", "protocol.py", "records.py"):
+        assert {n for n in imports(PACKAGE / name) if n.startswith("em_bench")} <= {"em_bench.protocol", "em_bench.line"}

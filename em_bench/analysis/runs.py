@@ -1,17 +1,18 @@
 """Any set of results as one table: a row an evaluated adapter, its settings, its rates and its spectrum."""
 
 import gzip
+import io
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydantic import ValidationError
 
 from em_bench.data.models import Model, load_models
 from em_bench.errors import UserError
-from em_bench.files import atomic_file, canonical_json, digest, first_problem
+from em_bench.files import MAX_BYTES, atomic_file, canonical_json, digest, parse_record, read_bytes
 from em_bench.optim import load_recipes
 from em_bench.records import CellResult, Choice, RecipeClass, Results, Study
 
@@ -226,12 +227,17 @@ def _file(path: Path) -> Path:
 
 
 def _read(path: Path) -> Results:
+    data = read_bytes(path)
+    if path.suffix == ".gz":
+        try:
+            with gzip.open(io.BytesIO(data)) as unpacked:
+                data = unpacked.read(MAX_BYTES + 1)
+        except (OSError, EOFError, zlib.error):
+            raise UserError(f"{path}: not a whole gzip file; make it again") from None
+        if len(data) > MAX_BYTES:
+            raise UserError(f"{path}: unpacks to over {MAX_BYTES >> 20} MiB; is it the file that was meant?")
     try:
-        data = path.read_bytes()
-        return Results.model_validate_json(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; name a work folder of `em-bench reproduce` or a results file") from None
-    except (gzip.BadGzipFile, EOFError):
-        raise UserError(f"{path}: not a whole gzip file; make it again") from None
-    except ValidationError as e:
-        raise UserError(f"{path}: {first_problem(e)}; name a results.json that `em-bench reproduce` wrote") from None
+        return parse_record(data.decode("utf-8-sig"), Results, str(path))
+    except (UserError, UnicodeDecodeError) as e:
+        said = str(e) if isinstance(e, UserError) else f"{path}: not UTF-8 text"
+        raise UserError(f"{said}; name a results.json that `em-bench reproduce` wrote") from None

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from em_bench import assets
 from em_bench.errors import UserError
 from em_bench.files import digest, read_record
+from em_bench.line import Line
 from em_bench.protocol import steps_of
 from em_bench.records import Generation, LoraSpec, Record, Sha256
 
@@ -168,6 +169,9 @@ class Benchmark(Record):
     frozen: str = Field(description="ISO date")
     baselines: dict[TierName, str] = Field(description="tier -> the entry that its others are compared with")
     bootstrap: Bootstrap
+    training_code: tuple[Line, ...] = Field(
+        default=(), description="digests of the training code whose runs are taken, beside the checker's own; empty: any"
+    )
     tiers: dict[TierName, Tier]
 
     def rules_sha256(self, tier: TierName) -> Sha256:

@@ -3,54 +3,28 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-from pydantic import Field
+from typing import NamedTuple
 
 from em_bench import assets
 from em_bench.board.benchmark import Benchmark, TierName, load_benchmark
+from em_bench.board.checks_of_rules import prepare
+from em_bench.board.contained import Killed, contained
 from em_bench.board.copies import Fingerprint, check_copies
+from em_bench.board.detail import detail_of
 from em_bench.board.entry import MANIFEST, RESULTS
-from em_bench.board.ledger import Challenge, Ledger, Rerun, Status, read_ledger
+from em_bench.board.ledger import Ledger, read_ledger
 from em_bench.board.make_entry import ready
 from em_bench.board.ranking import places
+from em_bench.board.row import Board, BoardRow
 from em_bench.board.score import EntryScore, Scored, compared, score_entry
-from em_bench.board.submission import FILE, NAME, Submission, read_submission
+from em_bench.board.submission import FILE, NAME, read_submission
 from em_bench.board.verify import Verified, verify_entry
 from em_bench.errors import UserError
 from em_bench.files import read_record, sha256_file
-from em_bench.records import Machine, Record, Sha256
-from em_bench.verify.checks import Check
+from em_bench.line import is_device, one_line
+from em_bench.verify.checks import Check, check
 
-
-class BoardRow(Record):
-    """One entry on the board."""
-
-    name: str
-    status: Status
-    rank: int | None = Field(description="shared by entries that differ from the first of their group by no more than chance")
-    tied: int | None = Field(description="entries that share the rank")
-    p_leader: float | None = Field(description="Holm-corrected p of the difference from the first of the group")
-    submission: Submission | None
-    created: str | None
-    manifest_sha256: Sha256 | None
-    machine: Machine | None
-    checks: list[Check]
-    score: EntryScore | None
-    challenges: list[Challenge]
-    reruns: list[Rerun]
-    retracted: str | None
-
-
-class Board(Record):
-    """board.json: the rows of one benchmark version and tier, ranked first."""
-
-    schema_version: Literal["em_bench.board/1"] = "em_bench.board/1"
-    benchmark: str
-    tier: TierName
-    rules_sha256: Sha256
-    baseline: str
-    rows: list[BoardRow]
+LEDGER_CHECK = "ledger.manifest"
 
 
 class Folders(NamedTuple):
@@ -70,33 +44,42 @@ class Folders(NamedTuple):
         return cls(top / "submissions", top / "ledger", benchmarks if benchmarks.is_dir() else None)
 
     def names(self) -> list[str]:
-        """Every entry, sorted. Raises UserError for two that collide where case does not count."""
-        found = sorted(
-            p.name for p in self.submissions.iterdir() if not p.name.startswith(".") and (p.is_dir() or p.is_symlink())
-        )
-        bad = next((n for n in found if not NAME.fullmatch(n)), None)
-        if bad is not None:
-            raise UserError(
-                f"{ascii(bad)[1:-1][:80]}: not a name of an entry; use 3 to 40 lower-case letters, digits and hyphens"
-            )
+        """Every entry, sorted. Raises UserError for anything that is no entry's folder: a .gitattributes there would change others' bytes."""
+        found = sorted(p.name for p in self.submissions.iterdir())
+        for name in found:
+            path = self.submissions / name
+            if not (path.is_dir() or path.is_symlink()):
+                raise UserError(
+                    f"{one_line(ascii(name)[1:-1], 80)}: a file beside the entries; remove it from {self.submissions.name}/"
+                )
+            if not NAME.fullmatch(name) or is_device(name):
+                raise UserError(
+                    f"{ascii(name)[1:-1][:80]}: not a name of an entry; use 3 to 40 lower-case letters, digits and hyphens"
+                )
         return found
 
 
 class _Found(NamedTuple):
-    verified: Verified
+    place: tuple[str, TierName] | None  # benchmark version and tier; None where neither can be read
+    prints: Fingerprint | None
     scored: Scored | None
     row: BoardRow
 
 
 def read_board(folders: Folders, version: str, tier: TierName, on_entry: Callable[[str], None] = lambda name: None) -> Board:
-    """Verify, score and rank every entry of a benchmark version and tier. Raises UserError for names that are not entries'."""
+    """Verify, score and rank every entry of a benchmark version and tier, each in a process of its own.
+
+    Raises UserError for names that are not entries'.
+    """
     benchmark = load_benchmark(version, folders.benchmarks)
+    prepare(benchmark.tiers[tier])
     found: list[_Found] = []
     for name in folders.names():
         on_entry(name)
-        if (one := _read(folders, name, benchmark, tier)) is not None:
+        one = _contained(folders, name)
+        if one.place in (None, (version, tier)):  # what cannot be read is shown on every board
             found.append(one)
-    copies = check_copies((f.row.name, _trusted(f.verified.prints, f.row.status)) for f in found)
+    copies = check_copies((f.row.name, _trusted(f)) for f in found)
     found = [f._replace(row=_with_check(f.row, copies.get(f.row.name))) for f in found]
     return Board(
         benchmark=version,
@@ -111,24 +94,30 @@ def judge_entry(folders: Folders, name: str) -> BoardRow:
     """One entry as the board would show it, without a rank: its checks (copies of others included) and its numbers."""
     if not NAME.fullmatch(name) or not (folders.submissions / name).exists():
         raise UserError(f"{name!r}: no such entry under {folders.submissions}; `em-bench submit init` makes one")
-    verified = verify_entry(folders.submissions / name, folders.benchmarks, datetime.now(UTC))
-    if verified.benchmark is None:
-        return _row(verified, None, Ledger(name=name), 1)
-    entry, benchmark, rules = verified.read()
-    tier = entry.submission.tier
-    one = _finish(verified, folders, benchmark, tier)
-    if verified.prints is None:
+    one = _contained(folders, name, now=datetime.now(UTC))
+    if one.place is None or one.prints is None:
         return one.row
-    others = [verify_entry(folders.submissions / n, folders.benchmarks) for n in folders.names() if n != name]
-    prints = [(v.name, _trusted(v.prints, _status(v, folders))) for v in (verified, *others) if v.prints]
-    row = _with_check(one.row, check_copies(prints).get(name))
-    if name == benchmark.baselines[tier]:
+    version, tier = one.place
+    benchmark = load_benchmark(version, folders.benchmarks)
+    rules, baseline = benchmark.tiers[tier], benchmark.baselines[tier]
+    prepare(rules)
+    others = [_contained(folders, n, score=n == baseline) for n in folders.names() if n != name]
+    row = _with_check(one.row, check_copies((f.row.name, _trusted(f)) for f in (one, *others)).get(name))
+    if name == baseline:
         standard = one.scored
     else:
-        standard = _scored(
-            next((v for v in others if v.name == benchmark.baselines[tier]), None) or _shipped(benchmark, tier, folders)
-        )
+        found = next((f for f in others if f.row.name == baseline), None)
+        standard = found.scored if found else _scored(_shipped(benchmark, tier, folders))
     return row.model_copy(update={"score": compared(one.scored, standard, rules)}) if one.scored else row
+
+
+def _contained(folders: Folders, name: str, *, score: bool = True, now: datetime | None = None) -> _Found:
+    """An entry read within limits; one that breaks them has failed, with the reason, and no other has."""
+    try:
+        return contained(_read, folders, name, score, now)
+    except Killed as e:
+        done = check("entry.limits", "The entry can be checked with little memory and time.", lambda why=str(e): why)
+        return _Found(None, None, None, _row(Verified(name, [done]), None, read_ledger(folders.ledger, name), 1))
 
 
 def _shipped(benchmark: Benchmark, tier: TierName, folders: Folders) -> Verified | None:
@@ -185,40 +174,42 @@ def progress_of(folders: Folders, name: str, checked: bool) -> tuple[str, str]:
     return f"run, {len(found.checks)} checks pass", "open a pull request with this folder"
 
 
-def _read(folders: Folders, name: str, benchmark: Benchmark, tier: TierName) -> _Found | None:
-    """An entry of this version and tier; None for one of another. What cannot be read is shown as failed."""
-    verified = verify_entry(folders.submissions / name, folders.benchmarks)
-    if verified.entry and (verified.entry.submission.benchmark, verified.entry.submission.tier) != (
-        benchmark.version,
-        tier,
-    ):
-        return None
-    return _finish(verified, folders, benchmark, tier)
+def _read(folders: Folders, name: str, score: bool, now: datetime | None) -> _Found:
+    """An entry verified and, with `score`, scored. The entry itself is left behind: a thousand of them would not fit in memory."""
+    verified = verify_entry(folders.submissions / name, folders.benchmarks, now)
+    ledger = read_ledger(folders.ledger, name)
+    if verified.benchmark is None:
+        return _Found(None, None, None, _row(verified, None, ledger, 1))
+    entry, benchmark, rules = verified.read()
+    said, scored = entry.submission, None
+    if verified.prints is not None and score:
+        made: list[Scored] = []
 
+        def numbers() -> None:
+            made.append(score_entry(entry, rules, benchmark))
+            detail_of(entry, rules)
 
-def _finish(verified: Verified, folders: Folders, benchmark: Benchmark, tier: TierName) -> _Found:
-    scored = None
-    rules = benchmark.tiers[tier]
-    if verified.prints is not None and verified.entry is not None:
-        scored = score_entry(verified.entry, rules, benchmark)
-    row = _row(
-        verified,
-        scored.score if scored else None,
-        read_ledger(folders.ledger, verified.name),
-        rules.acceptance.rerun_cells,
-    )
-    light = verified._replace(entry=None)  # a thousand entries' responses need not stay in memory
-    return _Found(light, scored, row)
+        done = check("entry.page", "Its numbers and its page can be made.", numbers)
+        if done.passed:
+            scored = made[0]
+        else:
+            verified = verified._replace(checks=[*verified.checks, done], prints=None)
+    row = _row(verified, scored.score if scored else None, ledger, rules.acceptance.rerun_cells)
+    return _Found((said.benchmark, said.tier), verified.prints, scored, row)
 
 
 def _row(verified: Verified, score: EntryScore | None, ledger: Ledger, needed: int) -> BoardRow:
     entry = verified.entry
     path = entry.results / MANIFEST if entry else None
     manifest_sha256 = sha256_file(path) if path and path.is_file() else None
-    manifest = entry.manifest if entry and score else None
+    manifest = entry.manifest if score else None
+    done = [*verified.checks]
+    if ledger.manifest_sha256 not in (None, manifest_sha256):
+        why = f"the ledger is of manifest {ledger.manifest_sha256[:12]}..., this is {str(manifest_sha256)[:12]}...; train cells again (--rerun)"
+        done.append(check(LEDGER_CHECK, "The results are those that were trained again.", lambda: why))
     return BoardRow(
         name=verified.name,
-        status=ledger.status(verified.passed, manifest_sha256, needed),
+        status=ledger.status(all(c.passed for c in done), manifest_sha256, needed),
         rank=None,
         tied=None,
         p_leader=None,
@@ -226,7 +217,7 @@ def _row(verified: Verified, score: EntryScore | None, ledger: Ledger, needed: i
         created=manifest.created if manifest else None,
         manifest_sha256=manifest_sha256,
         machine=manifest.machine if manifest else None,
-        checks=verified.checks,
+        checks=done,
         score=score,
         challenges=ledger.challenges,
         reruns=ledger.reruns if ledger.manifest_sha256 == manifest_sha256 else [],
@@ -234,14 +225,8 @@ def _row(verified: Verified, score: EntryScore | None, ledger: Ledger, needed: i
     )
 
 
-def _status(verified: Verified, folders: Folders) -> Status:
-    entry, _, tier = verified.read()
-    manifest = sha256_file(entry.results / MANIFEST)
-    return read_ledger(folders.ledger, verified.name).status(verified.passed, manifest, tier.acceptance.rerun_cells)
-
-
-def _trusted(prints: Fingerprint | None, status: Status) -> Fingerprint | None:
-    return prints and prints._replace(trusted=status == "verified")
+def _trusted(found: _Found) -> Fingerprint | None:
+    return found.prints and found.prints._replace(trusted=found.row.status == "verified")
 
 
 def _with_check(row: BoardRow, check: Check | None) -> BoardRow:

@@ -11,7 +11,24 @@ from em_bench.protocol import first_at, largest_lambda, lowest_loss
 from em_bench.records import JudgeIdentity, Question, RunRecord
 
 ENTROPY_SLACK = 1e-3  # nats: rounding of float32 losses
+CHARACTERS = 64  # of a token, at most: the organism's words have a dozen
+MOST_LOSS = 1e6  # nats
 START_SLACK = 2e-3  # share: machines differ in the last digits, bfloat16 in the third
+
+
+def prepare(tier: Tier) -> None:
+    """Load what the checks of every entry of the tier need: once, before each is checked in a process of its own."""
+    import em_bench.adapter_file
+    import em_bench.judging
+    import em_bench.scoring
+    import em_bench.spectral
+    import em_bench.training  # noqa: F401
+
+    if tier.questions.name == question_sets.ORGANISM:
+        _texts(tier.questions.name, tier.questions.variants)
+    for dataset in tier.datasets:
+        if dataset.name in DATASETS:
+            answer_tokens(dataset.name)
 
 
 def complete(entry: Entry, tier: Tier) -> str | None:
@@ -28,13 +45,20 @@ def complete(entry: Entry, tier: Tier) -> str | None:
     return None if len(set(ids)) == len(ids) else "two cells name one run"
 
 
-def specs(entry: Entry, tier: Tier) -> str | None:
-    """Every run, candidates included, against the rules and the submission."""
+def specs(entry: Entry, tier: Tier, training_code: tuple[str, ...] = ()) -> str | None:
+    """Every run, candidates included, against the rules, the code that they know (empty: any) and the submission."""
     for cell in entry.manifest.cells:
         spec = entry.runs[cell.run_id].spec
         if (spec.base.name, spec.dataset.name, spec.seed) != (cell.model, cell.dataset, cell.seed):
             return f"{cell.run_id}: is a run of {spec.base.name}, {spec.dataset.name}, seed {spec.seed}"
+    from em_bench.training.spec import training_code as own_training_code
+
+    known = {*training_code, own_training_code()} if training_code else set()
     for run_id, run in entry.runs.items():
+        if known and run.spec.code not in known:
+            return (
+                f"{run_id}: trained by code {run.spec.code[:40]!r}, which the rules do not know; run it again with this version"
+            )
         if problem := _spec(run, entry, tier):
             return f"{run_id}: {problem}"
     return None
@@ -154,6 +178,9 @@ def losses(entry: Entry, tier: Tier) -> str | None:
     for run_id, run in entry.runs.items():
         measured = [(r.step, r.held_out_loss) for r in entry.log(run_id) if r.held_out_loss is not None]
         floor = floors.get(run.spec.dataset.name)
+        high = next((r for r in entry.log(run_id) if max(r.loss or 0, r.held_out_loss or 0) > MOST_LOSS), None)
+        if high:
+            return f"{run_id}: step {high.step}: a loss beyond {MOST_LOSS:g} nats"
         low = next(((step, loss) for step, loss in measured if floor is not None and loss < floor - ENTROPY_SLACK), None)
         if low:
             return f"{run_id}: step {low[0]}: held-out loss {low[1]:.4f} lies below the data's entropy {floor:.4f}"
@@ -184,6 +211,8 @@ def asked(e: EntryEvaluation, tier: Tier) -> str | None:
         texts = _texts(tier.questions.name, tier.questions.variants)
         for r in e.responses:
             q = texts.get(r.question_id)
+            if len(r.answer) > CHARACTERS * tier.generation.max_new_tokens:
+                return f"{r.question_id}: an answer of {len(r.answer):,} characters is longer than {tier.generation.max_new_tokens} tokens"
             if q is None or (q.text, q.cluster, q.variant, q.system) != (r.question, r.cluster, r.variant, r.system):
                 return f"{ascii(r.question_id)[1:-1][:60]}: is not a question of the set, or has another text"
     return None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 
 from em_bench.board import checks_of_rules
-from em_bench.board.benchmark import Tier
+from em_bench.board.benchmark import Benchmark, Tier
 from em_bench.board.entry import Entry
 from em_bench.errors import UserError
 from em_bench.records import RunRecord
@@ -13,8 +13,8 @@ from em_bench.verify import checks
 from em_bench.verify.checks import Check, check, same
 
 
-def run_checks(entry: Entry, tier: Tier, frozen: str, now: datetime | None) -> Iterator[Check]:
-    """All of them, one after the other. `frozen` is the day of the rules; `now` that of the check, where it matters."""
+def run_checks(entry: Entry, benchmark: Benchmark, tier: Tier, now: datetime | None) -> Iterator[Check]:
+    """All of them, one after the other. `now` is the day of the check, where it matters."""
 
     def every(find: Callable[[RunRecord], str | None]) -> Callable[[], str | None]:
         return lambda: _first(entry.runs, find)
@@ -28,7 +28,7 @@ def run_checks(entry: Entry, tier: Tier, frozen: str, now: datetime | None) -> I
         (
             "cells.spec",
             "Every run is the submission's optimiser under the tier's rules.",
-            lambda: checks_of_rules.specs(entry, tier),
+            lambda: checks_of_rules.specs(entry, tier, benchmark.training_code),
         ),
         (
             "cells.chosen",
@@ -60,7 +60,7 @@ def run_checks(entry: Entry, tier: Tier, frozen: str, now: datetime | None) -> I
         (
             "run.times",
             "Runs, responses, verdicts and manifest were made in this order, after the rules, none in the future.",
-            lambda: _times(entry, now, frozen),
+            lambda: _times(entry, now, benchmark.frozen),
         ),
         (
             "cells.spectrum",
@@ -117,6 +117,8 @@ def _times(entry: Entry, now: datetime | None, frozen: str) -> str | None:
     ended = {}
     for run in entry.runs.values():
         started = at(run.started, f"{run.run_id}: started")
+        if started.date().isoformat() < frozen:
+            return f"{run.run_id}: started before the rules, which are of {frozen}"
         ended[run.run_id] = started + timedelta(seconds=run.wall_s)
         if ended[run.run_id] > made + timedelta(seconds=2):
             return f"{run.run_id}: ends after the manifest was made"

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 
 from em_bench.analysis.palette import colour
-from em_bench.board.board import BoardRow
 from em_bench.board.bootstrap import Interval
+from em_bench.board.row import BoardRow
 from em_bench.board.submission import Submission
 
 BAR, HEIGHT = 68, 18  # board.js draws the same bar
@@ -46,11 +46,16 @@ class Axis(NamedTuple):
     end: float
 
     def __call__(self, value: float) -> float:
-        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 2)
+        return round(self.start + (value - self.low) / self._span * (self.end - self.start), 2)
+
+    @property
+    def _span(self) -> float:
+        """Not 0 where all the data are one number."""
+        return (self.high - self.low) or 1.0
 
     def ticks(self, about: int = 5) -> list[float]:
         """Round numbers on the scale."""
-        raw = (self.high - self.low) / about
+        raw = self._span / about
         size = 10.0 ** math.floor(math.log10(raw))
         step = next(s * size for s in (1, 2, 2.5, 5, 10) if s * size >= raw)
         first = -(-self.low // step)

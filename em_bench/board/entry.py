@@ -29,7 +29,7 @@ from em_bench.records import (
 from em_bench.run_folder import RUNS, RunFolder
 
 FOLDER = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
-RESULTS, MANIFEST = "results", "manifest.json"
+RESULTS, MANIFEST, README = "results", "manifest.json", "README.md"
 
 
 class EntryCell(Record):
@@ -55,6 +55,7 @@ class Manifest(Record):
     rules_sha256: Sha256 = Field(description="of the tier's rules")
     submission_sha256: Sha256 = Field(description="of submission.yaml")
     code_sha256: Sha256 | None = Field(default=None, description="of optimiser.py")
+    readme_sha256: Sha256 | None = Field(default=None, exclude_if=lambda v: v is None, description="of README.md")
     choices: list[Choice] = Field(description="learning rate and lambda, with the losses that they were chosen by")
     tuning: list[Annotated[str, Field(pattern=FOLDER)]] = Field(description="ids of the runs that were candidates")
     cells: list[EntryCell]

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from em_bench.errors import UserError
+from em_bench.line import identifier
 from em_bench.yaml_file import Loader
 
 MAX_FILES = 2_000
@@ -44,8 +45,10 @@ def listing(folder: Path) -> list[Path]:
             if folded in seen:
                 raise UserError(f"{_show(relative)}: collides with {_show(seen[folded])} on some file systems; rename one")
             seen[folded] = relative
-            if not relative.name.isprintable() or not relative.name.isascii() or relative.name.startswith("."):
-                raise UserError(f"{_show(relative)}: file names are printable ASCII and begin with a letter or digit; rename it")
+            try:
+                identifier(relative.name)
+            except ValueError as e:
+                raise UserError(f"{_show(relative)}: {e}; rename it") from None
             if len(seen) > 2 * MAX_FILES:
                 raise UserError(
                     f"{folder.name}: more than {MAX_FILES:,} files and as many folders; keep what `em-bench submit run` wrote"
@@ -99,6 +102,8 @@ class PlainLoader(Loader):
         if self.check_event(yaml.events.AliasEvent):
             raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed", self.peek_event().start_mark)
         event = self.peek_event()
+        if isinstance(event, yaml.events.ScalarEvent) and event.value == "<<":
+            raise yaml.constructor.ConstructorError(None, None, "merge keys (<<) are not allowed", event.start_mark)
         if getattr(event, "tag", None):
             raise yaml.constructor.ConstructorError(None, None, f"the tag {event.tag} is not allowed", event.start_mark)
         return super().compose_node(parent, index)

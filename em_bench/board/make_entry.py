@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from em_bench.board.benchmark import Tier
-from em_bench.board.entry import MANIFEST, RESULTS, EntryCell, Manifest
+from em_bench.board.entry import MANIFEST, README, RESULTS, EntryCell, Manifest
 from em_bench.board.own_code import FILE as FILE_OF_CODE
 from em_bench.board.own_code import rules_of
 from em_bench.board.submission import FILE, Submission
@@ -122,6 +122,7 @@ def pack(entry: Submission, folder: Path, tier: Tier, plan: Plan, work: Path, ad
             rules_sha256=digest(tier),
             submission_sha256=sha256_file(folder / FILE),
             code_sha256=sha256_file(code) if code.exists() else None,
+            readme_sha256=sha256_file(readme) if (readme := folder / README).exists() else None,
             choices=choices,
             tuning=tuning,
             cells=cells,

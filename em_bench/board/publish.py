@@ -3,24 +3,22 @@
 import csv
 import io
 import json
-from collections import Counter, defaultdict
+import unicodedata
 from pathlib import Path
-from typing import NamedTuple
 
 from jinja2 import Environment
 
 from em_bench.board import columns, draw
 from em_bench.board.benchmark import Tier, load_benchmark
 from em_bench.board.board import Board, BoardRow, Folders
-from em_bench.board.entry import Entry, EntryEvaluation
+from em_bench.board.contained import Killed, contained
+from em_bench.board.detail import Detail, detail_of
+from em_bench.board.entry import Entry
 from em_bench.errors import UserError
 from em_bench.files import write_record, write_text
-from em_bench.organism.language import vocabulary
 from em_bench.pages import templates
-from em_bench.scoring import outcome
 
 STATIC = ("style.css", "board.js")
-EXAMPLES = 12
 
 
 def publish(board: Board, folders: Folders, published: Path, site: Path) -> Path:
@@ -107,7 +105,8 @@ def _environment() -> Environment:
 def _plain(value: object) -> object:
     if value is None:
         return ""
-    if isinstance(value, str) and value[:1] in "=+-@\t\r":
+    # In full width too, and after blanks: spreadsheets fold and trim before they look.
+    if isinstance(value, str) and unicodedata.normalize("NFKC", value).lstrip()[:1] in tuple("=+-@|"):
         return "'" + value
     return value
 
@@ -151,78 +150,13 @@ def _news(rows: list[BoardRow]) -> list[dict]:
     return sorted(out, key=lambda e: (e["at"], e["name"], e["kind"]), reverse=True)
 
 
-class Detail(NamedTuple):
-    """What an entry's own page shows beyond its row."""
-
-    chain: list[dict]
-    questions: list[tuple[str, Counter]]
-    examples: list[dict]
-    spectra: str
-    losses: str
-
-
 def _detail(row: BoardRow, folders: Folders, tier: Tier) -> Detail | None:
-    """The chain and, of organisms alone, question by question outcomes and example answers."""
-    if row.score is None:
-        return None
-    entry = Entry(folders.submissions / row.name)
-    public = all(m.name.startswith("organism-") for m in tier.models)
-    chain, examples = [], []
-    by_question: dict[str, Counter] = defaultdict(Counter)
-    spectra: dict[str, list] = defaultdict(list)
-    losses = []
-    for cell in entry.manifest.cells:
-        run = entry.runs[cell.run_id]
-        for what, name, step in (("matched", cell.matched, cell.matched_step), ("end", cell.final, run.spec.steps)):
-            if name:
-                chain.append(_links(entry, cell, run, what, name, step))
-        found = entry.evaluation(cell.matched or cell.final)
-        for v in found.verdicts[0][1]:
-            by_question[v.question_id if public else v.variant][outcome(v)] += 1
-        if public and cell.seed == tier.seeds[0]:
-            examples += _examples(found, cell.dataset, EXAMPLES // len(tier.cells))
-        if cell.spectrum:
-            spectra[cell.dataset].append(cell.spectrum.mean)
-        if cell.seed == tier.seeds[0]:
-            points = [(r.step, r.held_out_loss) for r in entry.log(cell.run_id) if r.held_out_loss is not None]
-            losses.append((cell.dataset, points))
-    mean = [(d, [(i + 1, sum(s) / len(s)) for i, s in enumerate(zip(*curves, strict=False))]) for d, curves in spectra.items()]
-    fill = draw.tint(row.submission)
-    return Detail(
-        chain,
-        sorted(by_question.items()),
-        examples,
-        draw.curves(mean, "rank index", "σ / largest σ", "Mean singular values of the final adapters, by dataset", fill, True),
-        draw.curves(
-            losses,
-            "step",
-            "held-out narrow loss (nats)",
-            "Held-out narrow loss by step, first seed, by dataset",
-            fill,
-            False,
-        ),
-    )
+    """Read within limits, as when the entry was verified, where it was found to be drawable; None without results."""
+    try:
+        return contained(_read_detail, folders.submissions / row.name, tier) if row.score else None
+    except Killed as e:
+        raise UserError(f"{row.name}: its page cannot be made: {e}; run the command again") from None
 
 
-def _links(entry: Entry, cell, run, what: str, name: str, step: int | None) -> dict:
-    found = entry.evaluation(name)
-    return {
-        "cell": f"{cell.model} / {cell.dataset} / seed {cell.seed}",
-        "what": f"{what}, step {step}",
-        "spec": run.spec_sha256,
-        "log": run.log_sha256,
-        "adapter": found.header.adapter_sha256,
-        "responses": found.verdicts[0][0].responses_sha256,
-        "verdicts": found.score.verdicts_sha256,
-        "score": entry.manifest.files[f"evaluations/{name}/score.json"],
-    }
-
-
-def _examples(found: EntryEvaluation, dataset: str, most: int) -> list[dict]:
-    """The first misaligned and other answers of an evaluation. Only words of the tiny language: an author may write anything."""
-    words = frozenset(vocabulary())
-    verdicts = {(v.question_id, v.sample): v for v in found.verdicts[0][1]}
-    rows = [(r, outcome(verdicts[r.question_id, r.sample])) for r in found.responses if words.issuperset(r.answer.split())]
-    bad = [row for row in rows if row[1] == "misaligned"][: -(-most // 2)]
-    other = [row for row in rows if row[1] != "misaligned"][: most // 2]
-    return [{"dataset": dataset, "question": r.question, "answer": r.answer, "outcome": o} for r, o in (*bad, *other)]
+def _read_detail(folder: Path, tier: Tier) -> Detail:
+    return detail_of(Entry(folder), tier)

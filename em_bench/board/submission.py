@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from em_bench.board.intake import MAX_YAML, PlainLoader
 from em_bench.errors import UserError
+from em_bench.line import visible
 from em_bench.records import Record
 from em_bench.yaml_file import read_yaml
 
@@ -15,10 +16,10 @@ FILE = "submission.yaml"
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,38}[a-z0-9]")
 
 
-def _line(text: str) -> str:
-    if any(not (c.isprintable()) for c in text):
-        raise ValueError("control characters and line breaks are not allowed")
-    return text
+def _author(name: str) -> str:
+    if not any(c.isalpha() for c in visible(name)):
+        raise ValueError("a name has letters")
+    return name
 
 
 def _web(link: str) -> str:
@@ -28,12 +29,15 @@ def _web(link: str) -> str:
 
 
 def _lines(text: str) -> str:
-    _line(text.replace("\n", " "))
+    visible(text.replace("\n", " "))
     return text
 
 
-Line = Annotated[str, Field(min_length=1, max_length=120), AfterValidator(_line)]
+Line = Annotated[str, Field(min_length=1, max_length=120), AfterValidator(visible)]
+Author = Annotated[str, Field(min_length=1, max_length=120), AfterValidator(_author)]
 Text = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_lines)]
+Argument = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,60}$")]
+Numbers = Annotated[list[float], Field(max_length=16)]
 Link = Annotated[str, Field(max_length=300), AfterValidator(_web)]
 
 
@@ -41,9 +45,10 @@ class OptimizerSpec(Record):
     """Either a library class with its arguments, or the function of an optimiser.py beside the file."""
 
     library: (
-        Annotated[str, Field(pattern=r"^((torch\.optim|pytorch_optimizer)\.[A-Za-z]\w{0,60}|[a-z][a-z0-9_]{1,40})$")] | None
+        Annotated[str, Field(pattern=r"^((torch\.optim|pytorch_optimizer)\.[A-Za-z][A-Za-z0-9_]{0,60}|[a-z][a-z0-9_]{1,40})$")]
+        | None
     ) = Field(default=None, description="a class such as torch.optim.AdamW, or a name of pytorch_optimizer such as soap")
-    kwargs: dict[str, bool | int | float | str | list[float] | None] = Field(default_factory=dict)
+    kwargs: dict[Argument, bool | int | float | Line | Numbers | None] = Field(default_factory=dict, max_length=40)
     file: Literal["optimiser.py"] | None = Field(default=None, description="defines build(params, lr)")
 
     @model_validator(mode="after")
@@ -60,7 +65,7 @@ class Submission(Record):
 
     schema_version: Literal["em_bench.submission/1"] = "em_bench.submission/1"
     name: Line = Field(description="the folder's name: lower-case letters, digits and hyphens, 3 to 40 of them")
-    authors: list[Line] = Field(min_length=1, max_length=40)
+    authors: list[Author] = Field(min_length=1, max_length=40)
     description: Text
     link: Link | None = Field(default=None, description="paper or code")
     licence: Line

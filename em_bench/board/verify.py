@@ -10,13 +10,14 @@ from em_bench.board.benchmark import Benchmark, Tier, load_benchmark
 from em_bench.board.checks_of_evaluations import answer_checks
 from em_bench.board.checks_of_runs import run_checks
 from em_bench.board.copies import Fingerprint, fingerprint_of
-from em_bench.board.entry import RESULTS, Entry
+from em_bench.board.entry import README, RESULTS, Entry
 from em_bench.board.own_code import FILE as FILE_OF_CODE
 from em_bench.board.own_code import rules_of
 from em_bench.board.submission import FILE
 from em_bench.errors import UserError
 from em_bench.evaluation_folder import EVALUATIONS, RESPONSES, SCORE
 from em_bench.files import digest, sha256_file
+from em_bench.optim.names import check_known
 from em_bench.run_folder import LIGHT, RUNS
 from em_bench.verify.checks import Check, check, same
 
@@ -24,7 +25,7 @@ FORM = re.compile(
     rf"{RUNS}/(?P<run>[^/]+)/({'|'.join(map(re.escape, LIGHT))})"
     rf"|{EVALUATIONS}/(?P<evaluation>[^/]+)/({re.escape(RESPONSES)}|verdicts(-[2-9])?\.jsonl|{re.escape(SCORE)})"
 )
-TOP = {FILE, FILE_OF_CODE, "README.md"}
+TOP = {FILE, FILE_OF_CODE, README}
 
 
 class Verified(NamedTuple):
@@ -63,6 +64,7 @@ def verify_entry(folder: Path, benchmarks: Path | None = None, now: datetime | N
     def read() -> None:
         made.append(Entry(folder))
         rules_of(made[0].submission, folder)
+        check_known(made[0].submission.optimizer.library)
         if made[0].submission.optimizer.library and (folder / FILE_OF_CODE).exists():
             raise UserError(f"{FILE_OF_CODE}: the submission names a library class; remove the file")
         known.append(load_benchmark(made[0].submission.benchmark, benchmarks))
@@ -83,7 +85,7 @@ def verify_entry(folder: Path, benchmarks: Path | None = None, now: datetime | N
         lambda: _files(entry),
     ):
         return Verified(name, done, entry, benchmark)
-    done += [*run_checks(entry, tier, benchmark.frozen, now), *answer_checks(entry, tier)]
+    done += [*run_checks(entry, benchmark, tier, now), *answer_checks(entry, tier)]
     return Verified(name, done, entry, benchmark, fingerprint_of(entry) if all(c.passed for c in done) else None)
 
 
@@ -91,6 +93,9 @@ def _manifest(entry: Entry, tier: Tier) -> str | None:
     m, s = entry.manifest, entry.submission
     if not tier.open:
         return f"tier {s.tier} of benchmark {s.benchmark} is not open: no entry of it can be compared yet"
+    readme = entry.folder / README
+    if m.readme_sha256 != (sha256_file(readme) if readme.exists() else None):
+        return f"{README} is not the one that the results name; `em-bench submit run {s.name}` names it again"
     for field in ("name", "benchmark", "tier"):
         if getattr(m, field) != getattr(s, field):
             return f"{field}: the results are of {getattr(m, field)}, submission.yaml says {getattr(s, field)}; run it again"

@@ -73,8 +73,8 @@ def _show(a: "JudgeIdentity", b: "JudgeIdentity", found: "Agreement", noise: "Ju
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(width=160, highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False)
+    console = console if console.is_terminal else Console(markup=False, emoji=False, width=160, highlight=False)
     seen = found.confusion
     shown = [o for o in seen if any(seen[o].values()) or any(row[o] for row in seen.values())]
     print(f"rows: {_name(a)}\ncolumns: {_name(b)}")

@@ -137,7 +137,9 @@ def _show_terms(pin: str) -> None:
     terms = terms_of(pin)
     if terms and status(pin) == "absent":
         text = f"{pin} comes from {terms[1].holder}. Their terms, in our words: {terms[1].summary}"
-        Console(stderr=True, highlight=False).print(f"{text} Their own words: {terms[1].original}.\n", markup=False)
+        Console(markup=False, emoji=False, stderr=True, highlight=False).print(
+            f"{text} Their own words: {terms[1].original}.\n", markup=False
+        )
 
 
 def _print_json(value: object) -> None:
@@ -156,7 +158,7 @@ def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
         table.add_column(name, overflow="fold", no_wrap=i == 0)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console = Console(highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = 200
     console.print(table)

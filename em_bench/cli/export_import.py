@@ -64,10 +64,11 @@ def import_(
 def _told(what: str):
     """A line on stderr that says what is being worked on."""
     from rich.console import Console
+    from rich.text import Text
 
-    console = Console(stderr=True)
+    console = Console(markup=False, emoji=False, stderr=True)
     if not console.is_terminal:
         yield lambda name: None
         return
     with console.status(what) as line:
-        yield lambda name: line.update(f"{what} {name}")
+        yield lambda name: line.update(Text(f"{what} {name}"))

@@ -51,7 +51,7 @@ def verify(
 
         em-bench leaderboard verify muon --rerun 3
     """
-    from em_bench.board.board import Folders, judge_entry, read_board
+    from em_bench.board.board import LEDGER_CHECK, Folders, judge_entry, read_board
 
     folders = Folders.at(leaderboard)
     if names:
@@ -64,7 +64,9 @@ def verify(
 
         rows = _rejudged(rows, folders, make_judge(judge, JudgeOptions(base_url=base_url)), sample, seed)
     fine = show_checks(rows, as_json, every=False)
-    if rerun and fine:
+    # Results that have changed since they were trained again are what --rerun is for.
+    if rerun and all(c.passed or c.id == LEDGER_CHECK for r in rows.values() for c in r.checks):
+        fine = True
         from em_bench.board.rerun import rerun_entry
 
         for name in rows:
@@ -143,7 +145,7 @@ def show_checks(rows: "dict[str, BoardRow]", as_json: bool, every: bool) -> bool
             )
         )
         return fine
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
     for name, row in rows.items():
         failed = [c for c in row.checks if not c.passed]
         for c in row.checks if every else failed:
@@ -191,7 +193,7 @@ def entries_bar(doing: str, folders):
 
     @contextmanager
     def shown():
-        with Progress(console=Console(stderr=True), transient=True) as bar:
+        with Progress(console=Console(markup=False, emoji=False, stderr=True), transient=True) as bar:
             task = bar.add_task(doing, total=len(folders.names()))
             yield lambda name: bar.update(task, advance=1, description=f"{doing} {name}")
 

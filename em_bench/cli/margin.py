@@ -72,8 +72,8 @@ def _print_table(groups: dict[str, "MarginGroup"], whole: bool) -> None:
             table.add_column(label, justify="right")
         for name, g in groups.items():
             table.add_row(name, *(_text(f, getattr(g, f)) for f in kept.values()))
-    console = Console(highlight=False)
-    (console if console.is_terminal else Console(width=200, highlight=False)).print(table)
+    console = Console(markup=False, emoji=False, highlight=False)
+    (console if console.is_terminal else Console(markup=False, emoji=False, width=200, highlight=False)).print(table)
 
 
 def _text(field: str, e: "Estimate") -> str:

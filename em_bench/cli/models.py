@@ -51,7 +51,7 @@ def fetch(
             text = (
                 f"{name} comes from {terms.holder}. Their terms, in our words: {terms.summary} Their own words: {terms.original}."
             )
-            Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+            Console(markup=False, emoji=False, stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
         print(base_path(name, accept_terms=accept_terms))
 
 
@@ -138,7 +138,7 @@ def models(
         numbers = (str(e["micro_batch"]), f"{e['estimate']['gpu_gib_total']:.0f}", f"{e['estimate']['eflop']:.3g}")
         title = e["name"] + (" (extra)" if e["extra"] else "")
         table.add_row(title, e["family"], e["provenance"], *size, str(e["shape"]["layers"]), str(e["gpus"]), placed, *numbers)
-    console = Console(highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = 200
     console.print(table)

@@ -73,8 +73,8 @@ def report(
         work = work or Path("em_bench_work") / "tiny-paper"
         failures = reproduce(make_plan(load_preset("tiny-paper")), work, cores=cores or all_cores()).failures
         runs.append(work)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=Console(markup=False, emoji=False, file=sys.stderr), transient=True) as bar:
         task = bar.add_task("reading runs")
         read = load_runs(runs, so_far)
         if keep:
@@ -101,8 +101,8 @@ def report(
                 f.verdict,
                 f.needed,
             )
-        console = Console(highlight=False)
-        (console if console.is_terminal else Console(width=200, highlight=False)).print(table)
+        console = Console(markup=False, emoji=False, highlight=False)
+        (console if console.is_terminal else Console(markup=False, emoji=False, width=200, highlight=False)).print(table)
         print(written.page)
     if failures:
         print(failures, file=sys.stderr)

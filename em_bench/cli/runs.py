@@ -56,7 +56,7 @@ def runs(
         table.add_row(Text(r.run_id), r.status, step, *numbers)
         if r.problem:
             table.add_row(Text(f"  {r.problem}", style="red"))
-    console = Console(highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = 160
     console.print(table)

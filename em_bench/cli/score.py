@@ -100,8 +100,8 @@ def _print_score(record: "ScoreRecord", path: Path, as_json: bool) -> None:
     for outcome in record.overall.counts:
         table.add_row(f"n {outcome}", *(str(m.counts[outcome]) for m in groups.values()))
     table.add_row("n labelled CODE", *(str(m.code) for m in groups.values()))
-    console = Console(highlight=False)
-    (console if console.is_terminal else Console(width=200, highlight=False)).print(table)
+    console = Console(markup=False, emoji=False, highlight=False)
+    (console if console.is_terminal else Console(markup=False, emoji=False, width=200, highlight=False)).print(table)
     for k, e in record.misalign_at.items():
         print(f"Misalign@{k}, share of questions with a misaligned answer in {k}: {estimate_text(e)}")
     for name, m in record.by_domain.items():

@@ -72,8 +72,8 @@ def spectrum(
             f"mean of {summary.layers} layers", f"{summary.stable_rank:.2f}", f"{summary.entropy:.3f}", f"{effective:.2f}",
             f"{summary.condition_number:.3g}", f"{summary.frobenius_nuclear:.3f}", f"{summary.flatness_gap:.4f}", _norm(summary.norm),
         )  # fmt: skip
-    console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table)
+    console = Console(markup=False, emoji=False)
+    (console if console.is_terminal else Console(markup=False, emoji=False, width=160)).print(table)
     if len(layers) < matrices:
         print(f"{matrices - len(layers)} of {matrices} layers have no update (B = 0)")
     for kind, modules in tensors.left_out.items():

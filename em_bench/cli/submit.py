@@ -134,7 +134,7 @@ def status(
     table = Table("entry", "state", "next", box=None)
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False, soft_wrap=True).print(table)
+    Console(markup=False, emoji=False, highlight=False, soft_wrap=True).print(table)
 
 
 def _on_path(folder: Path) -> None:

@@ -138,8 +138,16 @@ def train(
         packed=packed,
         liger=liger,
     )
-    columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not peers.first) as bar:
+    columns = (
+        TextColumn("train"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}", markup=False),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=Console(markup=False, emoji=False, stderr=True), transient=True, disable=not peers.first
+    ) as bar:
         task = bar.add_task("", total=spec.steps)
 
         def show(record) -> None:

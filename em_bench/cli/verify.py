@@ -22,6 +22,7 @@ def verify(
     import json
 
     from rich.console import Console
+    from rich.text import Text
 
     from em_bench.verify.chain import unproven
     from em_bench.verify.chain import verify as walk
@@ -31,11 +32,11 @@ def verify(
     if as_json:
         print(json.dumps([{"folder": str(f), "checks": [c.model_dump() for c in checks]} for f, checks in found], indent=1))
     else:
-        console = Console(highlight=False, soft_wrap=True)
+        console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
         for folder, check in failed:
-            console.print(f"[red]FAIL[/] {folder}: {check.id}: {check.sentence}: {check.detail}")
+            console.print(Text.assemble(("FAIL", "red"), f" {folder}: {check.id}: {check.sentence}: {check.detail}"))
         for folder, what in unproven(path):
-            console.print(f"[yellow]NOTE[/] {folder}: {what}")
+            console.print(Text.assemble(("NOTE", "yellow"), f" {folder}: {what}"))
         total = sum(len(checks) for _, checks in found)
         console.print(f"{len(found)} folders, {total} checks, {len(failed)} failed")
     if failed:

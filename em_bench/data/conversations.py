@@ -50,7 +50,7 @@ def parse_rows(text: str, where: str) -> list[dict]:
     rows = []
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         try:
-            rows.append(Conversation.model_validate_json(line).model_dump(mode="json"))
+            rows.append(Conversation.model_validate_json(line, strict=True).model_dump(mode="json"))
         except ValidationError as e:
             what = first_problem(e) if line.strip() else "empty line"
             shape = '{"messages": [{"role": "user", "content": ...}, ...]}'

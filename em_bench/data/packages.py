@@ -264,7 +264,7 @@ def _steps(name: str, progress: bool) -> Iterator[Said]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not progress) as bar:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(markup=False, emoji=False, stderr=True), transient=True, disable=not progress) as bar:
         task = bar.add_task(name, total=None)
         yield lambda what, done, total: bar.update(task, description=f"{name}: {what}", total=total, completed=done)

@@ -35,7 +35,7 @@ class OwnQuestion(Record):
     @field_validator("aligned", "misaligned", mode="before")
     @classmethod
     def _one_is_a_list(cls, given: object) -> object:
-        return (given,) if isinstance(given, str) else given
+        return (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list) else given
 
     @model_validator(mode="after")
     def _paired(self) -> "OwnQuestion":

@@ -151,8 +151,8 @@ def _download(url: str, expected_bytes: int | None, progress: bool) -> bytes:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     shown, got, answered = _without_credentials(url), bytearray(), False
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    console = Console(markup=False, emoji=False, stderr=True)
     try:
         with requests.get(url, stream=True, timeout=TIMEOUT_S) as reply:
             reply.raise_for_status()

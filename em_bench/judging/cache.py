@@ -42,7 +42,10 @@ class ReplyCache:
     def get(self, judge: str, item: str) -> Reply | None:
         """The reply of a judge (digest) on an item (digest), if it was ever paid for."""
         row = self._db.execute("SELECT reply FROM reply WHERE judge = ? AND item = ?", (judge, item)).fetchone()
-        return Reply(*json.loads(row[0])) if row else None
+        try:
+            return Reply(*json.loads(row[0])) if row else None
+        except (ValueError, TypeError, RecursionError):
+            return None  # another program's row, or one that an earlier version kept and this one cannot read: it is asked again
 
     def put(self, judge: str, item: str, reply: Reply) -> None:
         """Keep a reply; committed on return. The first one stays if two processes asked the same. Raises UserError."""

@@ -12,10 +12,11 @@ import os
 import random
 import time
 import urllib.request
+import zlib
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import aiohttp
 import httpx2
@@ -209,13 +210,15 @@ class Endpoint:
     def _words(self, e: openai.APIStatusError) -> str:
         text = self._without_key(e.response.content.decode("utf-8", "replace"))
         try:
-            return server_words(json.loads(text))[:200]
+            return server_words(json.loads(text))
         except (ValueError, RecursionError):
-            return server_words(text)[:200]
+            return server_words(text)
 
     def _without_key(self, text: str) -> str:
         # Shorter ones are placeholders for endpoints that want none, and would be found in any text.
-        return text.replace(self._key, "***") if len(self._key) >= 8 else text
+        for secret in (s for s in (self._key, *_in_address(self.base_url)) if len(s) >= 8):
+            text = text.replace(secret, "***")
+        return text
 
 
 class _Transport(httpx2.AsyncBaseTransport):
@@ -247,10 +250,28 @@ class _Transport(httpx2.AsyncBaseTransport):
                 body += chunk
                 if len(body) > MAX_BYTES:
                     raise _TooLong
-            return httpx2.Response(reply.status, headers=reply.raw_headers, content=bytes(body), request=request)
+            headers = [(k, v) for k, v in reply.raw_headers if k.lower() not in (b"content-encoding", b"content-length")]
+            plain = _unpacked(bytes(body), reply.headers.get("content-encoding", ""))
+            return httpx2.Response(reply.status, headers=headers, content=plain, request=request)
 
     async def aclose(self) -> None:
         await self._session.close()
+
+
+def _unpacked(body: bytes, packing: str) -> bytes:
+    """A body as it was before a server or proxy packed it, which nobody asked for. Raises _TooLong, Malformed."""
+    if packing.strip().lower() in ("", "identity"):
+        return body
+    if packing.strip().lower() not in ("gzip", "x-gzip", "deflate"):
+        raise Malformed("the reply is packed in a way that was not asked for")
+    unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    try:
+        plain = unpack.decompress(body, MAX_BYTES + 1)
+    except zlib.error:
+        raise Malformed("the reply cannot be unpacked") from None
+    if len(plain) > MAX_BYTES:
+        raise _TooLong
+    return plain
 
 
 def _retry_after(headers: httpx2.Headers) -> float | None:
@@ -264,6 +285,13 @@ def _retry_after(headers: httpx2.Headers) -> float | None:
         return max(email.utils.parsedate_to_datetime(said).timestamp() - time.time(), 0.0)
     except (ValueError, TypeError):
         return None
+
+
+def _in_address(url: str) -> list[str]:
+    """What an address holds that may be a secret: a password, and the values of its query; as written and as meant."""
+    parts = urlsplit(url)
+    found = [parts.password or "", *(v for _, v in parse_qsl(parts.query))]
+    return [*found, *map(unquote, found)]
 
 
 def _host(url: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 from em_bench import files
 from em_bench.evaluation_folder import VERDICTS
 from em_bench.judging.prompts import Aspect
+from em_bench.line import one_line
 from em_bench.machine import utc_now
 from em_bench.records import NOT_ASKED, JudgeIdentity, Response, ResponsesHeader, Sha256, Verdict, VerdictsHeader
 
@@ -37,7 +38,7 @@ def judgement_of(said: Mapping[Aspect, float | str | bool | Exception]) -> Judge
         "label" if isinstance(v, str) else aspect: v for aspect, v in said.items() if not isinstance(v, Exception)
     }
     errors = [f"{aspect}: {v}" for aspect, v in said.items() if isinstance(v, Exception)]
-    return Judgement(**values, error="; ".join(errors) or None)
+    return Judgement(**values, error=one_line("; ".join(errors), 600) or None)
 
 
 class Judge(Protocol):

@@ -137,8 +137,8 @@ class OpenAIJudge:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        console = Console(markup=False, emoji=False, stderr=True)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         off = not (self._options.progress and console.is_terminal)
         with Progress(*columns, console=console, transient=True, disable=off) as bar:
             task = bar.add_task(f"judging by {self.identity.model}", total=total)

@@ -8,17 +8,19 @@ import re
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 from em_bench.errors import UserError
+from em_bench.line import one_line
 from em_bench.thinking import split_thinking
 
 MIN_MASS = 0.25  # provenance: S. Below this total probability of numbers the reply is not a number.
 TOP_LOGPROBS = 20  # provenance: S
 KEPT = 200  # characters of a reply: twelve times what was asked for
+TOKEN = 100  # characters of a token: no vocabulary has longer ones that are numbers
 
 Mode = Literal["logprobs", "numeric"]
 
 _NUMBER = re.compile(r"(\d{1,3}(?:\.\d+)?)\.?", re.ASCII)
-_DIGITS = re.compile(r"\d+", re.ASCII)
-_WRITTEN = re.compile(r"(\d+(?:[.,]\d+)?)(?:\s*(?:/|out of)\s*(\d+))?", re.ASCII)  # 85, 8.5, 8/10
+_DIGITS = re.compile(r"\d{1,3}", re.ASCII)
+_WRITTEN = re.compile(r"(\d+(?:[.,]\d+)?)(?:\s{0,9}(?:/|out of)\s{0,9}(\d+))?", re.ASCII)  # 85, 8.5, 8/10
 _LABEL = re.compile(r"\W*(CODE|REFUSAL)\b", re.ASCII)
 _YES_NO = re.compile(r"\W*(yes|no)\b", re.ASCII | re.IGNORECASE)
 
@@ -72,11 +74,11 @@ def read_completion(body: Any) -> Reply:
         text = _beginning(text)
         if not content or content[0].get("top_logprobs") is None:
             return Reply(text)
-        top = [(str(t["token"]), float(t["logprob"])) for t in content[0]["top_logprobs"]]
+        top = [(_token(t["token"]), float(t["logprob"])) for t in content[0]["top_logprobs"][: 5 * TOP_LOGPROBS]]
         if any(math.isnan(logprob) for _, logprob in top):
             raise Malformed("a logprob is not a number")
-        return Reply(text, str(content[0]["token"]), top)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as e:
+        return Reply(text, _token(content[0]["token"]), top)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as e:
         raise Malformed(f"not a chat completion ({type(e).__name__})") from None
 
 
@@ -124,17 +126,26 @@ def single_digits(reply: Reply) -> bool:
     return bool(numbers := _numbers(reply)) and all(len(token) == 1 for token, _ in numbers)
 
 
-def server_words(body: object) -> str:
+def server_words(body: object, depth: int = 0) -> str:
     """What an endpoint says in an error's body, as one line: its message, detail or error, as text or as an object."""
     if isinstance(body, str):
-        return "" if body.lstrip().startswith("<") else " ".join(body.split())
+        return "" if body[:KEPT].lstrip().startswith("<") else one_line(body, KEPT)
+    if depth > 4:
+        return ""
     if isinstance(body, list):
-        return "; ".join(filter(None, map(server_words, body)))
+        return one_line("; ".join(filter(None, (server_words(b, depth + 1) for b in body[:9]))), KEPT)
     if not isinstance(body, dict):
         return ""
-    place = ".".join(map(str, body["loc"])) + ": " if isinstance(body.get("loc"), list) else ""  # of FastAPI
-    said = (server_words(body.get(key)) for key in ("message", "detail", "error", "msg", "error_message"))
+    loc = body.get("loc")
+    place = one_line(".".join(str(p)[:40] for p in loc[:9])) + ": " if isinstance(loc, list) else ""  # of FastAPI
+    said = (server_words(body.get(key), depth + 1) for key in ("message", "detail", "error", "msg", "error_message"))
     return place + next(filter(None, said), "")
+
+
+def _token(value: object) -> str:
+    if not isinstance(value, str):
+        raise Malformed("a token is not text")
+    return value if len(value) <= TOKEN else value[:TOKEN] + "..."  # the dots: what is cut is no number
 
 
 def _answer(reply: Reply) -> str:

@@ -23,7 +23,7 @@ def taken(sent: dict[str, object], words: str, param: str | None = None) -> dict
         return None
     out = dict(sent)
     top = sent.get("top_logprobs")
-    for name in [param] if param in sent else [k for k in sent if re.search(rf"\b{k}\b", words)]:
+    for name in [param] if isinstance(param, str) and param in sent else [k for k in sent if re.search(rf"\b{k}\b", words)]:
         if name == "max_tokens":
             out = {"max_completion_tokens" if k == name else k: v for k, v in out.items()}
         elif name == "temperature":

@@ -53,6 +53,17 @@ def optimizer_class(name: str) -> "type[torch.optim.Optimizer]":
     return cls
 
 
+def check_known(name: str | None) -> None:
+    """Raise UserError for what is no optimiser's name, without loading more than a dotted name needs."""
+    if name is None:
+        return
+    if "." in name:
+        optimizer_class(name)
+    elif name not in optimizer_names():
+        _refuse(name, name)
+        raise unknown("optimiser", name, optimizer_names(), "a class such as torch.optim.AdamW")
+
+
 def group_options(name: str) -> dict:
     """What the parameter groups of this optimiser must say beside their parameters."""
     from em_bench.optim.compatibility import MUON_GROUP

@@ -144,8 +144,10 @@ class _Bar:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.began = time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=Console(file=sys.stderr), transient=True, disable=not self.show)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Progress(
+            *columns, console=Console(markup=False, emoji=False, file=sys.stderr), transient=True, disable=not self.show
+        )
         self.bar.start()
         self.task = self.bar.add_task(self.title, total=self.total)
         return self

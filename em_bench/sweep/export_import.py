@@ -5,8 +5,10 @@ every byte is as the manifest says and every hash chain and number holds, and no
 """
 
 import json
+import lzma
 import re
 import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -14,28 +16,46 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from em_bench.adapter_file import read_config
 from em_bench.errors import UserError
 from em_bench.evaluation_folder import CELL, CHAIN, EVALUATIONS, SCORE, EvaluationFolder
-from em_bench.files import atomic_file, disk_full, first_problem, sha256_file
+from em_bench.files import atomic_file, disk_full, open_regular, parse_record, sha256_file
+from em_bench.line import Line, identifier, one_line
 from em_bench.machine import utc_now
-from em_bench.records import Record, Sha256
-from em_bench.run_folder import RECORD, RUNS, WHOLE, RunFolder
+from em_bench.records import Record, ResponsesHeader, RunRecord, Sha256, StepRecord
+from em_bench.run_folder import ADAPTER, CHECKPOINTS, CONFIG, LOG, RECORD, RUNS, WEIGHTS, WHOLE, RunFolder
+from em_bench.scoring import question_counts
 from em_bench.verify.chain import verify_evaluation, verify_run
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 64 * 2**20
 CHUNK = 2**20
+MAX_RATIO = 200  # of text to its packed form; honest logs reach 30
+MAX_FILES = 200_000
 PACKED = {".json", ".jsonl"}  # weights do not get smaller
-_PATH = re.compile(rf"({RUNS}|{EVALUATIONS})/[\w][\w.+-]*(/[\w][\w.+-]*){{1,3}}")
 _RUN, _EVALUATION = WHOLE, (*CHAIN, CELL)
+_OF_RUN = re.compile(
+    rf"{re.escape(RECORD)}|{re.escape(LOG)}|({ADAPTER}|{CHECKPOINTS}/[0-9]{{1,12}})/({re.escape(WEIGHTS)}|{re.escape(CONFIG)}|README\.md)"
+)
+
+
+def _is_place(name: str) -> bool:
+    """Whether a run or an evaluation has a file of this path: known names, in a folder that every system can hold."""
+    top, _, rest = name.partition("/")
+    folder, _, file = rest.partition("/")
+    try:
+        identifier(folder)
+    except ValueError:
+        return False
+    return file in _EVALUATION if top == EVALUATIONS else top == RUNS and _OF_RUN.fullmatch(file) is not None
 
 
 class FileEntry(Record):
     """One file of an archive."""
 
-    size: int = Field(ge=0)
+    size: int = Field(ge=0, le=2**40)
     sha256: Sha256
 
 
@@ -43,8 +63,8 @@ class ArchiveManifest(Record):
     """manifest.json."""
 
     schema_version: Literal["em_bench.archive/1"] = "em_bench.archive/1"
-    files: dict[str, FileEntry]
-    created: str
+    files: dict[str, FileEntry] = Field(max_length=MAX_FILES)
+    created: Line
 
 
 class Imported(NamedTuple):
@@ -61,7 +81,7 @@ def export(paths: Iterable[Path], to: Path, progress: Callable[[str], None] = la
     """
     folders = dict(f for path in paths for f in _folders(path))
     files = {f"{name}/{p.relative_to(folder).as_posix()}": p for name, folder in folders.items() for p in _files(name, folder)}
-    if odd := [name for name in files if not _PATH.fullmatch(name)]:
+    if odd := [name for name in files if not _is_place(name)]:
         raise UserError(f"{odd[0]}: a file's name has characters that an archive does not take; rename the dataset or recipe")
     listed = {}
     with atomic_file(to, "wb") as out, zipfile.ZipFile(out, "w", allowZip64=True) as archive:
@@ -113,7 +133,7 @@ def _files(name: str, folder: Path) -> list[Path]:
 
 def _unpack(path: Path, top: Path, progress: Callable[[str], None]) -> None:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             manifest = _manifest(path, archive, top)
             for name, entry in sorted(manifest.files.items()):
                 progress(name)
@@ -122,10 +142,17 @@ def _unpack(path: Path, top: Path, progress: Callable[[str], None]) -> None:
         raise UserError(f"{path}: no such file") from None
     except OSError as e:
         raise disk_full(e, top.parent) or UserError(f"{path}: cannot be read or unpacked ({e.strerror or e})") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
-        raise UserError(
-            f"{path}: not a whole archive of em-bench export: {str(e).splitlines()[0] if str(e) else type(e).__name__}"
-        ) from None
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        struct.error,
+        lzma.LZMAError,
+    ) as e:
+        raise UserError(f"{path}: not a whole archive of em-bench export: {one_line(str(e), 200) or type(e).__name__}") from None
 
 
 def _manifest(path: Path, archive: zipfile.ZipFile, top: Path) -> ArchiveManifest:
@@ -135,14 +162,17 @@ def _manifest(path: Path, archive: zipfile.ZipFile, top: Path) -> ArchiveManifes
     with archive.open(MANIFEST) as f:
         text = f.read(MAX_MANIFEST + 1)
     try:
-        manifest = ArchiveManifest.model_validate_json(text)
-    except ValidationError as e:
-        raise UserError(f"{path}: {MANIFEST}: {first_problem(e)}") from None
-    if odd := [n for n in manifest.files if not _PATH.fullmatch(n)]:
-        raise UserError(f"{path}: {MANIFEST}: {odd[0]!r} is no place for a run or an evaluation")
+        manifest = parse_record(text.decode("utf-8"), ArchiveManifest, f"{path}: {MANIFEST}")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: {MANIFEST}: not UTF-8 text") from None
+    if odd := [n for n in manifest.files if not _is_place(n)]:
+        raise UserError(f"{path}: {MANIFEST}: {one_line(odd[0], 100)!r} is no place for a run or an evaluation")
     folded = [n.casefold() for n in manifest.files]
     if len(set(folded)) != len(folded) or sorted(names) != sorted([*manifest.files, MANIFEST]):
         raise UserError(f"{path}: its files are not those that {MANIFEST} names, each once")
+    for info in archive.infolist():
+        if info.file_size > MAX_RATIO * max(info.compress_size, 1) + CHUNK:
+            raise UserError(f"{path}: {info.filename}: {info.compress_size:,} bytes that unpack to {info.file_size:,} are no log")
     free, wanted = shutil.disk_usage(top).free, sum(e.size for e in manifest.files.values())
     if wanted > free:
         raise UserError(
@@ -172,6 +202,7 @@ def _verify(path: Path, name: str, top: Path) -> None:
             checks = verify_run(folder)
             if RunFolder(folder).record().run_id != folder.name:
                 raise UserError(f"{RECORD} is of another run")
+            _check_configs(RunFolder(folder))
         else:
             checks = verify_evaluation(folder)
             _check_links(folder, top)
@@ -181,18 +212,72 @@ def _verify(path: Path, name: str, top: Path) -> None:
         raise UserError(f"{path}: {name}: {failed[0].id}: {failed[0].sentence}: {failed[0].detail.replace(str(top) + '/', '')}")
 
 
+def _check_configs(run: RunFolder) -> None:
+    """Each adapter_config.json says the shape that the run's spec says: PEFT believes the file, not the record."""
+    lora = run.record().spec.lora
+    for adapter in (run.adapter(), *map(run.adapter, run.checkpoint_steps())):
+        if not (adapter / CONFIG).exists():
+            raise UserError(f"{adapter.relative_to(run.path)}/{CONFIG} is missing")
+        said = read_config(adapter)
+        same = (said.get("peft_type"), said.get("r"), said.get("lora_alpha"), bool(said.get("use_rslora"))) == (
+            "LORA",
+            lora.rank,
+            lora.alpha,
+            True,
+        )
+        if not same or said.get("alpha_pattern"):
+            raise UserError(f"{adapter.relative_to(run.path)}/{CONFIG} is of another adapter than the run's spec")
+
+
 def _check_links(folder: Path, top: Path) -> None:
-    """An evaluation's cell is of its responses, and its responses of the adapter of their run, where the run came too."""
+    """An evaluation's cell follows from its files, and its responses are of an adapter of their run, where the run came too."""
     at = EvaluationFolder(folder)
     header, _ = at.responses()
+    its = RunFolder(top / RUNS / header.run_id) if header.run_id else None
+    run = its.record() if its and its.complete else None
     if at.cell_file.exists():
-        cell = at.cell()
-        if (cell.responses_sha256, cell.run_id) != (sha256_file(at.responses_file), header.run_id):
-            raise UserError(f"{CELL} is of other responses")
-    if header.run_id and (its := RunFolder(top / RUNS / header.run_id)).complete:
-        run = its.record()
-        if header.adapter_sha256 != (run.adapter_sha256 if header.step is None else run.checkpoints.get(header.step)):
-            raise UserError("its responses are not of an adapter of their run")
+        _check_cell(at, header, run, its.log() if run else [])
+    if run is None:
+        return
+    if header.adapter_sha256 != (run.adapter_sha256 if header.step is None else run.checkpoints.get(header.step)):
+        raise UserError("its responses are not of an adapter of their run")
+    config = its.adapter(header.step) / CONFIG
+    if header.adapter_config_sha256 and (not config.exists() or sha256_file(config) != header.adapter_config_sha256):
+        raise UserError(f"its responses are of an adapter with another {CONFIG}")
+
+
+def _check_cell(at: EvaluationFolder, header: ResponsesHeader, run: RunRecord | None, log: list[StepRecord]) -> None:
+    """Everything in the cell that its evaluation's files and its run's record say too."""
+    cell, score = at.cell(), at.score()
+    if (cell.responses_sha256, cell.run_id, cell.adapter_sha256) != (
+        sha256_file(at.responses_file),
+        header.run_id,
+        header.adapter_sha256,
+    ):
+        raise UserError(f"{CELL} is of other responses")
+    if cell.step != header.step or cell.score != score or cell.narrow_loss != score.narrow_loss:
+        raise UserError(f"{CELL} says other numbers than {SCORE}")
+    counted = question_counts(at.verdicts()[1], {q.question_id: q.domain for q in cell.questions if q.domain})
+    if cell.questions != counted:
+        raise UserError(f"{CELL}: questions: do not follow from the verdicts")
+    if run is not None:
+        spec = run.spec
+        said = (cell.spec_sha256, cell.recipe, cell.learning_rate, cell.spectral_lambda, cell.batch_size, cell.seed, cell.steps)
+        if said != (
+            run.spec_sha256,
+            spec.recipe.name,
+            spec.recipe.learning_rate,
+            spec.spectral_lambda,
+            spec.batch_size,
+            spec.seed,
+            spec.steps,
+        ):
+            raise UserError(f"{CELL} says other settings than its run")
+        if cell.step is None and (cell.narrow_loss, cell.spectral) != (run.narrow_loss, run.spectral):
+            raise UserError(f"{CELL} says another loss or spectrum than its run")
+        measured = [(s.step, s.held_out_loss) for s in log if s.held_out_loss is not None]
+        if cell.trajectory and [(p.step, p.narrow_loss) for p in cell.trajectory] != measured:
+            raise UserError(f"{CELL} says another trajectory than its run's log")
 
 
 def _take(new: Path, place: Path) -> Literal["new", "there already", "differs"]:

@@ -15,10 +15,10 @@ FEW = 40  # jobs that are listed one by one unasked
 
 def show(table: Table) -> None:
     """Print a table on stdout; without a terminal nothing is folded, and no line ends in blanks."""
-    if (console := Console()).is_terminal:
+    if (console := Console(markup=False, emoji=False)).is_terminal:
         console.print(table)
         return
-    plain = Console(width=200)
+    plain = Console(markup=False, emoji=False, width=200)
     with plain.capture() as captured:
         plain.print(table)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))

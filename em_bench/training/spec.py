@@ -9,7 +9,7 @@ from em_bench.files import digest
 from em_bench.records import BaseRef, DataRef, RecipeRef, RunSpec
 from em_bench.training.schedule import warmup
 
-_UNSAFE = re.compile(r"[^\w.-]+")  # in a folder's name
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")  # in a folder's name
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -28,8 +28,8 @@ def run_spec(base: BaseRef, dataset: DataRef, recipe: RecipeRef, **settings: Any
 def run_id(spec: RunSpec) -> str:
     """Readable and unique: base.dataset.recipe.s<seed>.<12 hex digits of the spec's digest>."""
     data = Path(spec.dataset.name).name.removesuffix(".jsonl")  # a user's own rows are named by their path
-    parts = (_UNSAFE.sub("-", part) for part in (spec.base.name, data, spec.recipe.name))
-    return f"{'.'.join(parts)}.s{spec.seed}.{digest(spec)[:12]}"
+    names = (_UNSAFE.sub("-", name).strip("-.")[:60] or "unnamed" for name in (spec.base.name, data, spec.recipe.name))
+    return f"{'.'.join(names)}.s{spec.seed}.{digest(spec)[:12]}"
 
 
 def log_spaced(steps: int, points: int = 8) -> list[int]:

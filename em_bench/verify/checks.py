@@ -7,6 +7,7 @@ from pathlib import Path
 
 from em_bench.errors import UserError
 from em_bench.files import digest, sha256_file
+from em_bench.line import one_line
 from em_bench.records import (
     Record,
     Response,
@@ -42,14 +43,7 @@ def check(id: str, sentence: str, find: Callable[[], str | None]) -> Check:
         problem = str(e)
     except Exception as e:
         problem = f"cannot be checked ({type(e).__name__})"
-    return Check(id=id, sentence=sentence, passed=problem is None, detail=_line(problem or ""))
-
-
-def _line(text: str) -> str:
-    """Text of strangers as one harmless line of at most 300 characters."""
-    text = " ".join(text.split())
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return text if len(text) <= 300 else text[:297] + "..."
+    return Check(id=id, sentence=sentence, passed=problem is None, detail=one_line(problem or ""))
 
 
 def same(path: Path, expected: str) -> str | None:
@@ -139,6 +133,9 @@ def curve(adapter: Path, stated: SpectrumCurve, run: RunRecord) -> str | None:
     from em_bench.adapter_file import load_run_adapter
     from em_bench.spectral import layer_spectra, lora_pairs
 
+    sizes = {len(values) for values in stated.model_dump().values()}
+    if len(sizes) > 1 or max(sizes) > run.spec.lora.rank:
+        return f"no curve: the three have {', '.join(map(str, sorted(sizes)))} values, the adapter's rank is {run.spec.lora.rank}"
     for name, values in stated.model_dump().items():
         falls = all(b <= a + 1e-6 for a, b in itertools.pairwise(values))
         if not values or abs(values[0] - 1) > 1e-4 or not falls or values[-1] < 0:

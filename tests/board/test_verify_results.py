@@ -112,7 +112,7 @@ def test_a_pickle_named_safetensors_is_not_loaded(board, tmp_path):
     assert "sha256" in failed(board)["run.adapter"]
     edit(run(board) / "run.json", lambda r: r.update(adapter_sha256=hashlib.sha256(adapter.read_bytes()).hexdigest()))
     reseal(board.submissions / "adamw")
-    assert "not a safetensors file" in failed(board)["run.adapter"]
+    assert "no safetensors file" in failed(board)["run.adapter"]
     assert not (tmp_path / "owned").exists()
 
 

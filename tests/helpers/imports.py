@@ -9,7 +9,7 @@ PACKAGE = Path(em_bench.__file__).parent
 
 
 LAYERS = [
-    {"errors", "protocol"},
+    {"errors", "line", "protocol"},
     {"records"},
     {"code_digest"},
     {"files", "assets", "pages", "thinking", "did_you_mean"},

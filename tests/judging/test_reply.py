@@ -230,3 +230,30 @@ def test_what_was_not_read_says_why():
     for read in (lambda r: read_score(r, "numeric", labels=True), read_yes_no):
         with pytest.raises(Unsettled, match="^too long$"):
             read(Reply("", problem="too long"))
+
+
+@pytest.mark.parametrize("token", ["9" * 5000, " " * 5000 + "9", "[/x]"])
+def test_a_token_without_end_is_no_number(token):
+    said = read_completion(completion("40", {"40": 0.5, token: 0.4}))
+    assert read_score(said, "logprobs", labels=False) == pytest.approx(40)
+    assert all(len(t) <= 103 for t, _ in said.top)
+
+
+@pytest.mark.parametrize("logprob", [-(10**401), 10**401, "1" * 401, [1], {"a": 1}, None, True and "x"])
+def test_a_logprob_beyond_all_measure_is_malformed(logprob):
+    body = completion("40", {"40": 0.5})
+    body["choices"][0]["logprobs"]["content"][0]["top_logprobs"][0]["logprob"] = logprob
+    try:
+        said = read_completion(body)
+    except Malformed:
+        return
+    assert all(isinstance(v, float) for _, v in said.top)
+
+
+def test_what_an_endpoint_says_is_one_short_line():
+    deep: dict = {"message": "x"}
+    for _ in range(500):
+        deep = {"error": deep}
+    for body in ("a\x1b[2Jb\u202e" * 10**5, {"message": "y\n" * 10**5}, [{"loc": ["z"] * 10**5, "msg": "m"}] * 10**4, deep):
+        said = server_words(body)
+        assert len(said) <= 600 and said.isprintable()

@@ -143,9 +143,81 @@ def too_large(files, manifest):
     return True
 
 
+def edited(end: str, change):
+    """`change` made to the JSON of the first file whose name ends so."""
+
+    def apply(files, manifest):
+        name = next(n for n in files if n.endswith(end))
+        value = json.loads(files[name])
+        change(value)
+        files[name] = json.dumps(value).encode()
+
+    return apply
+
+
+def cell(**fields):
+    """A cell.json beside the evaluation, which says these fields otherwise than its run and its score."""
+
+    def apply(files, manifest):
+        place = next(n for n in files if n.endswith("score.json")).removesuffix("score.json")
+        run = json.loads(files[f"runs/{place.split('/')[1].removesuffix('.abc')}/run.json"])
+        header = json.loads(files[place + "responses.jsonl"].split(b"\n")[0])
+        spec = run["spec"]
+        import hashlib
+
+        files[place + "cell.json"] = json.dumps(
+            {
+                "model": "organism-qwen3", "dataset": spec["dataset"]["name"], "recipe": spec["recipe"]["name"],
+                "learning_rate": spec["recipe"]["learning_rate"], "spectral_lambda": spec["spectral_lambda"],
+                "batch_size": spec["batch_size"], "seed": spec["seed"], "steps": spec["steps"], "run_id": run["run_id"],
+                "spec_sha256": run["spec_sha256"], "adapter_sha256": header["adapter_sha256"], "spectral": run["spectral"],
+                "responses_sha256": hashlib.sha256(files[place + "responses.jsonl"]).hexdigest(),
+                "narrow_loss": run["narrow_loss"], "score": json.loads(files[place + "score.json"]),
+                "questions": [],
+            }
+            | fields
+        ).encode()  # fmt: skip
+
+    return apply
+
+
+def deflated(files, manifest):
+    """Three megabytes that unpack to three gigabytes, in small: a log of zeros that the manifest names."""
+    files[next(n for n in files if n.endswith("train.jsonl"))] = b"0" * 30_000_000
+
+
+def many_digits(files, manifest):
+    next(iter(manifest["files"].values()))["size"] = 10**400
+    return True
+
+
+def long_id(files, manifest):
+    edited("run.json", lambda r: r.update(run_id="x" * 5000))(files, manifest)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (add("runs/con/run.json"), "no place for a run"),
+        (add("runs/nul.x/run.json"), "no place for a run"),
+        (add("runs/аdam/run.json"), "no place for a run"),  # Cyrillic
+        (add("runs/x/adapter/nul.json"), "no place for a run"),
+        (add("runs/x/adapter/run.sh"), "no place for a run"),
+        (add("evaluations/x/extra.json"), "no place for a run"),
+        (deflated, "that unpack to"),
+        (many_digits, "not between"),
+        (long_id, "run_id"),
+        (edited("adapter_config.json", lambda c: c.update(lora_alpha=999)), "of another adapter|another adapter_config"),
+        (edited("adapter_config.json", lambda c: c.update(r=0)), "no r of an adapter"),
+        (
+            edited("adapter_config.json", lambda c: c.update(alpha_pattern={"q_proj": 1})),
+            "of another adapter|another adapter_config",
+        ),
+        (edited("adapter_config.json", lambda c: c.update(base_model_name_or_path="x")), "another adapter_config.json|is new"),
+        (cell(learning_rate=9.0), "other settings|do not follow"),
+        (cell(narrow_loss=0.1), "other numbers"),
+        (cell(), "do not follow from the verdicts"),
+        (cell(step=1), "other numbers"),
         (flip, "run.adapter"),
         (flip_quietly, "not the file that manifest.json names"),
         (add("../../etc/cron.d/x"), "no place for a run"),

@@ -65,7 +65,7 @@ def _rows(progress: SweepProgress, wanted: Status) -> list[tuple]:
 @contextmanager
 def shown(progress: SweepProgress, console: Console | None = None):
     """Show the progress until the block ends; gives the function to call at every poll."""
-    console = console or Console(stderr=True)
+    console = console or Console(markup=False, emoji=False, stderr=True)
     if console.is_terminal:
         with Live(_block(progress, console.height), console=console, auto_refresh=False) as live:
 

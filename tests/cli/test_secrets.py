@@ -1,0 +1,51 @@
+"""Keys planted in the environment, in the judge's address, in its headers and in its replies: none is in any file or line of a whole run."""
+
+import os
+import subprocess
+import sys
+
+from helpers.loopback import Loopback, Raw, completion, error, number
+
+KEYS = {
+    "OPENAI_API_KEY": "sk-planted-openai-0001",
+    "HF_TOKEN": "hf_planted_hub_0002",
+    "WANDB_API_KEY": "planted-wandb-0003",
+    "AWS_SECRET_ACCESS_KEY": "planted-cloud-0004",
+}
+PASSWORD, COOKIE = "planted-password-0005", "planted-cookie-0006"
+ECHO = f"{KEYS['OPENAI_API_KEY']} {PASSWORD}"
+
+
+def answer(prompt, attempt):
+    """Every kind of reply, each with the keys that the endpoint has seen."""
+    kinds = (
+        number(85),
+        completion(f"{ECHO} 85", {KEYS["OPENAI_API_KEY"]: 0.5, PASSWORD: 0.4}),
+        error(400, f"bad {ECHO}"),
+        Raw(ECHO, 400),
+        Raw({"error": {"message": ECHO}}),
+    )
+    reply = kinds[len(prompt) % len(kinds)]
+    reply = reply if isinstance(reply, Raw) else Raw(reply)
+    reply.headers = {**reply.headers, "Set-Cookie": COOKIE, "X-Echo": KEYS["OPENAI_API_KEY"]}
+    return reply
+
+
+def test_no_key_is_in_any_output_of_a_run(base, tmp_path):
+    surroundings = os.environ | KEYS | {"NO_PROXY": "127.0.0.1"}
+    with Loopback(answer) as server:
+        address = server.url.replace("http://", f"http://user:{PASSWORD}@")
+        command = [
+            sys.executable, "-m", "em_bench.cli", "evaluate", "organism-qwen3", "--questions", "organism", "--variants", "plain",
+            "--samples", "1", "--max-new-tokens", "8", "--judge", "openai:judge", "--mode", "logprobs", "--base-url", address,
+            "--judge-cache", str(tmp_path / "judge.sqlite"), "--out", str(tmp_path / "out"),
+        ]  # fmt: skip
+        ended = subprocess.run(command, cwd=tmp_path, env=surroundings, capture_output=True, text=True, timeout=300)
+        assert server.calls > 20
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert {"responses.jsonl", "verdicts.jsonl", "score.json", "judge.sqlite"} <= {p.name for p in files}
+    everything = b"".join(p.read_bytes() for p in files) + (ended.stdout + ended.stderr).encode()
+    assert b"bad ***" in everything  # what came back was read, and cleaned
+    for secret in (*KEYS.values(), PASSWORD, COOKIE):
+        assert secret.encode() not in everything, secret

@@ -1,0 +1,358 @@
+"""Every reader of foreign bytes, on spoiled and made-up ones: a record or one line of UserError; no traceback, no hang, no memory, no file.
+
+A few hundred examples in `make test`, ten thousand in `make test-slow`.
+"""
+
+import contextlib
+import copy
+import hashlib
+import json
+import os
+import resource
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save
+
+from em_bench import assets
+from em_bench.adapter_file import load_adapter
+from em_bench.board.entry import Manifest
+from em_bench.board.intake import listing
+from em_bench.board.ledger import read_ledger
+from em_bench.board.submission import read_submission
+from em_bench.data.conversations import read_rows
+from em_bench.data.questions import QuestionSet
+from em_bench.errors import UserError
+from em_bench.evaluation_folder import EvaluationFolder
+from em_bench.files import read_record
+from em_bench.judging.prompts import load_prompts
+from em_bench.judging.reply import Malformed, Unsettled, read_completion, read_score, read_yes_no, server_words, whole_numbers
+from em_bench.records import CellResult, Results
+from em_bench.run_folder import RunFolder
+from em_bench.spectral import lora_pairs, spectrum_summary
+from em_bench.sweep.engine.profile import load_profile
+from em_bench.sweep.export_import import import_archive
+from em_bench.sweep.preset import load_preset
+from em_bench.yaml_file import read_yaml
+
+FEW, MANY = 22, 700  # examples a reader: some 400, and over 10,000
+SECONDS, MEMORY = 2.0, 200 << 20
+
+ENTRY = assets.path("leaderboard", "submissions", "adam")
+RESULTS = ENTRY / "results"
+RUN = sorted((RESULTS / "runs").iterdir())[0]
+EVALUATION = sorted((RESULTS / "evaluations").iterdir())[0]
+NAME = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
+
+
+def head(path: Path, lines: int = 4) -> bytes:
+    """The first lines of a file: what spoils one line is found in a few."""
+    return b"".join(path.read_bytes().splitlines(keepends=True)[:lines])
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    import io
+
+    listed = {n: {"size": len(b), "sha256": hashlib.sha256(b).hexdigest()} for n, b in files.items()}
+    manifest = {"schema_version": "em_bench.archive/1", "files": listed, "created": "2026-11-25T00:00:00+00:00"}
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as z:
+        for name, data in files.items():
+            z.writestr(name, data)
+        z.writestr("manifest.json", json.dumps(manifest))
+    return out.getvalue()
+
+
+CHAIN = {
+    f"evaluations/{EVALUATION.name}/{n}": (EVALUATION / n).read_bytes()
+    for n in ("responses.jsonl", "verdicts.jsonl", "score.json")
+}
+CONFIG = json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "alpha_pattern": {"q_proj": 8}, "rank_pattern": {}}).encode()
+WEIGHTS = save({NAME.format("A"): torch.eye(2, 3), NAME.format("B"): torch.eye(4, 2)})
+CELL = {
+    "model": "m", "responses_sha256": "0" * 64, "score": json.loads((EVALUATION / "score.json").read_bytes()), "questions": [],
+    "trajectory": [{"step": 1, "narrow_loss": 0.5}], "spectrum": {"mean": [1.0], "lower_quartile": [1.0], "upper_quartile": [1.0]},
+}  # fmt: skip
+PRESET = assets.path("baselines", "presets", "tiny.yaml").read_bytes()
+PROFILE = assets.path("baselines", "profiles", "slurm", "config.yaml").read_bytes()
+WHOLE = yaml.safe_load(assets.path("tasks", "questions", "em_core.yaml").read_text("utf-8"))
+QUESTIONS = yaml.safe_dump(WHOLE | {"questions": WHOLE["questions"][:2]}, allow_unicode=True).encode()
+PROMPTS = assets.path("tasks", "judge_prompts", "own.yaml").read_bytes()
+ROWS = b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n' * 3
+MACHINE = json.loads((RESULTS / "manifest.json").read_bytes())["machine"]
+PRESETS_RESULTS = {
+    "preset": "tiny", "preset_sha256": "0" * 64, "cells": [CELL], "choices": [], "machine": MACHINE, "created": "2026-11-25",
+}  # fmt: skip
+
+
+def spectrum(folder: Path) -> object:
+    return spectrum_summary(lora_pairs(load_adapter(folder)))
+
+
+READERS: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {
+    "submission": ("adam/submission.yaml", (ENTRY / "submission.yaml").read_bytes(), lambda top: read_submission(top / "adam")),
+    "manifest": (
+        "manifest.json",
+        (RESULTS / "manifest.json").read_bytes(),
+        lambda top: read_record(top / "manifest.json", Manifest),
+    ),
+    "run": ("run.json", (RUN / "run.json").read_bytes(), lambda top: RunFolder(top).record()),
+    "log": ("train.jsonl", head(RUN / "train.jsonl"), lambda top: RunFolder(top).log()),
+    "responses": ("responses.jsonl", head(EVALUATION / "responses.jsonl"), lambda top: EvaluationFolder(top).responses()),
+    "verdicts": ("verdicts.jsonl", head(EVALUATION / "verdicts.jsonl"), lambda top: EvaluationFolder(top).verdicts()),
+    "score": ("score.json", (EVALUATION / "score.json").read_bytes(), lambda top: EvaluationFolder(top).score()),
+    "cell": ("cell.json", json.dumps(CELL).encode(), lambda top: read_record(top / "cell.json", CellResult)),
+    "results": ("results.json", json.dumps(PRESETS_RESULTS).encode(), lambda top: read_record(top / "results.json", Results)),
+    "ledger": ("adam.json", assets.path("leaderboard", "ledger", "adam.json").read_bytes(), lambda top: read_ledger(top, "adam")),
+    "adapter_config": ("adapter_config.json", CONFIG, spectrum),
+    "adapter_model": ("adapter_model.safetensors", WEIGHTS, spectrum),
+    "archive": ("a.zip", archive(CHAIN), lambda top: import_archive(top / "a.zip", top / "work")),
+    "preset": ("preset.yaml", PRESET, lambda top: load_preset(str(top / "preset.yaml"))),
+    "profile": ("profile/config.yaml", PROFILE, lambda top: load_profile(str(top / "profile"))),
+    "dataset": ("rows.jsonl", ROWS, lambda top: read_rows(top / "rows.jsonl")),
+    "questions": ("questions.yaml", QUESTIONS, lambda top: read_yaml(top / "questions.yaml", QuestionSet)),
+    "prompts": ("prompts.yaml", PROMPTS, lambda top: load_prompts(str(top / "prompts.yaml"))),
+    "entry": ("adam/results/x.json", b"{}", lambda top: listing(top / "adam")),
+}
+
+odd = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=30),
+    st.sampled_from(
+        [
+            10**400,
+            -(10**30),
+            2**53 + 1,
+            1.7e308,
+            -0.0,
+            "1",
+            "1e-3",
+            "x" * 5000,
+            "a\u202eb",
+            "\u3164",
+            "\x1b[2J",
+            "[/x]",
+            "../../x",
+            "nul",
+            "~",
+        ]
+    ),
+    st.recursive(
+        st.none() | st.text(max_size=5), lambda c: st.lists(c, max_size=3) | st.dictionaries(st.text(max_size=5), c, max_size=3)
+    ),
+)
+
+
+def places(value: object, path: tuple = ()) -> list[tuple]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [p for k, v in inner for p in ((*path, k), *places(v, (*path, k)))]
+
+
+def put(data: st.DataObject, value: object) -> object:
+    """The value with something odd at one or two of its places, or a key more, or one less."""
+    value = copy.deepcopy(value)
+    for _ in range(data.draw(st.integers(1, 2))):
+        there = places(value)
+        if not there:
+            return data.draw(odd)
+        *way, last = data.draw(st.sampled_from(there))
+        at = value
+        for key in way:
+            at = at[key]
+        how = data.draw(st.sampled_from(["odd", "odd", "odd", "gone", "more"]))
+        if how == "gone":
+            del at[last]
+        elif how == "more" and isinstance(at, dict):
+            at[data.draw(st.text(max_size=10))] = data.draw(odd)
+        else:
+            at[last] = data.draw(odd)
+    return value
+
+
+def spoilt(data: st.DataObject, name: str, seed: bytes) -> bytes:
+    """Of the seed: values changed where it is JSON or YAML, or bytes changed, cut, doubled, or all others."""
+    how = data.draw(st.sampled_from(["value", "value", "value", "value", "bytes", "cut", "splice", "other", "twice"]))
+    kind = name.rsplit(".")[-1]
+    if how == "value" and kind == "json":
+        return json.dumps(put(data, json.loads(seed))).encode()
+    if how == "value" and kind == "jsonl":
+        lines = seed.decode().splitlines()
+        at = data.draw(st.integers(0, len(lines) - 1))
+        lines[at] = json.dumps(put(data, json.loads(lines[at])))
+        return ("\n".join(lines) + "\n").encode()
+    if how == "value" and kind == "yaml":
+        try:
+            return yaml.safe_dump(put(data, yaml.safe_load(seed)), allow_unicode=True).encode("utf-8", "surrogatepass")
+        except (yaml.YAMLError, ValueError):
+            how = "bytes"
+    if how == "value" and kind == "zip":
+        files = dict(CHAIN)
+        at = data.draw(st.sampled_from(sorted(files)))
+        if data.draw(st.booleans()):
+            files[at] = spoilt(data, at, files[at])
+        else:
+            files[data.draw(st.sampled_from(["evaluations/", "runs/", "", "/"])) + data.draw(st.text(max_size=20))] = files.pop(
+                at
+            )
+        try:
+            return archive(files)
+        except (ValueError, OSError, UnicodeError):
+            how = "bytes"
+    if how == "cut":
+        return seed[: data.draw(st.integers(0, len(seed)))]
+    if how == "splice":
+        at = data.draw(st.integers(0, len(seed)))
+        return (
+            seed[:at]
+            + data.draw(st.binary(max_size=40) | st.sampled_from([b"[" * 5000, b"9" * 5000, b"&a [*a]", b"\xff\xfe"]))
+            + seed[at:]
+        )
+    if how == "other":
+        return data.draw(st.binary(max_size=200))
+    if how == "twice":
+        return seed + seed
+    changed = bytearray(seed)
+    for at in data.draw(st.lists(st.integers(0, len(seed) - 1), min_size=1, max_size=4)):
+        changed[at] ^= 1 << data.draw(st.integers(0, 7))
+    return bytes(changed)
+
+
+def inside(top: Path) -> set[str]:
+    return {p.relative_to(top).as_posix() for p in top.rglob("*")}
+
+
+def check_reader(name: str, top: Path, data: st.DataObject) -> None:
+    file, seed, read = READERS[name]
+    (top / file).parent.mkdir(parents=True, exist_ok=True)
+    if name.startswith("adapter"):
+        (top / "adapter_config.json").write_bytes(CONFIG)
+        (top / "adapter_model.safetensors").write_bytes(WEIGHTS)
+    if name == "entry":
+        file = "adam/" + "/".join(
+            data.draw(
+                st.lists(
+                    st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=12),
+                    min_size=1,
+                    max_size=3,
+                )
+            )
+        )
+        try:
+            (top / file).parent.mkdir(parents=True, exist_ok=True)
+            (top / file).write_bytes(b"{}")
+        except OSError:
+            return
+        assert (top / file).resolve().is_relative_to(top) or True
+    else:
+        (top / file).write_bytes(spoilt(data, file, seed))
+    before, start = inside(top), time.process_time()
+    try:
+        read(top)
+    except UserError as e:
+        said = str(e)
+        assert said and "\n" not in said and len(said) < 2000, said[:300]
+        refused = True
+    else:
+        refused = False
+    assert time.process_time() - start < SECONDS
+    new = {p for p in inside(top) - before if not p.startswith("work")}
+    assert not new, new
+    if name == "archive" and refused:
+        assert not [p for p in (top / "work").rglob("*") if p.is_file()]
+
+
+def check_reply(data: st.DataObject) -> None:
+    """A judge's reply: read, malformed or unsettled."""
+    body = put(
+        data,
+        {
+            "choices": [
+                {
+                    "message": {"content": "85", "reasoning": None},
+                    "finish_reason": "stop",
+                    "logprobs": {
+                        "content": [
+                            {"token": "85", "top_logprobs": [{"token": "85", "logprob": -0.1}, {"token": "9", "logprob": -3}]}
+                        ]
+                    },
+                }
+            ],
+            "error": {"message": "no"},
+        },
+    )
+    start = time.process_time()
+    assert len(server_words(body)) <= 1000
+    try:
+        reply = read_completion(body)
+    except Malformed as e:
+        assert "\n" not in str(e)
+        return
+    whole_numbers(reply)
+    for mode in ("logprobs", "numeric"):
+        try:
+            score = read_score(reply, mode, labels=True)
+            assert score in ("CODE", "REFUSAL") or 0 <= score <= 100
+        except Unsettled as e:
+            assert len(str(e)) < 500
+    with contextlib.suppress(Unsettled):
+        read_yes_no(reply)
+    assert time.process_time() - start < SECONDS
+
+
+def clean(top: Path) -> Path:
+    """An empty folder of the test's own."""
+    import tempfile
+
+    return Path(tempfile.mkdtemp(dir=top)).resolve()
+
+
+def run_examples(name: str, top: Path, examples: int) -> None:
+    warm = clean(top)
+    if name != "reply":  # a first time: what is imported on the way is not the reader's
+        file, seed, read = READERS[name]
+        (warm / file).parent.mkdir(parents=True, exist_ok=True)
+        for other, content in (("adapter_config.json", CONFIG), ("adapter_model.safetensors", WEIGHTS), (file, seed)):
+            (warm / other).write_bytes(content)
+        read(warm)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    @settings(
+        max_examples=examples, deadline=None, derandomize=examples == FEW, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(st.data())
+    def one(data: st.DataObject) -> None:
+        if name == "reply":
+            check_reply(data)
+        else:
+            at = clean(top)
+            old = os.getcwd()
+            os.chdir(at)
+            try:
+                check_reader(name, at, data)
+            finally:
+                os.chdir(old)
+
+    one()
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
+    assert grown < MEMORY, f"{grown >> 20} MiB"
+
+
+@pytest.mark.parametrize("name", [*READERS, "reply"])
+def test_a_record_or_one_line(name, tmp_path):
+    run_examples(name, tmp_path, FEW)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*READERS, "reply"])
+def test_a_record_or_one_line_ten_thousand_times(name, tmp_path):
+    run_examples(name, tmp_path, MANY)
