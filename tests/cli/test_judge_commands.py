@@ -34,7 +34,7 @@ def environment(tmp_path, monkeypatch):
 @pytest.fixture
 def em_bench(monkeypatch, capsys):
     """Run the command line; give exit code, stdout and stderr."""
-    monkeypatch.setattr(cli, "MODULES", ("rejudge", "score", "agree"))
+    monkeypatch.setattr(cli, "PANELS", {"judging": ("rejudge", "score", "agree")})
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["em-bench", *map(str, arguments)])
