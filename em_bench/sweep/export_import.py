@@ -6,6 +6,7 @@ every byte is as the manifest says and every hash chain and number holds, and no
 
 import json
 import lzma
+import math
 import re
 import shutil
 import struct
@@ -27,6 +28,7 @@ from em_bench.machine import utc_now
 from em_bench.records import Record, ResponsesHeader, RunRecord, Sha256, StepRecord
 from em_bench.run_folder import ADAPTER, CHECKPOINTS, CONFIG, LOG, RECORD, RUNS, WEIGHTS, WHOLE, RunFolder
 from em_bench.scoring import question_counts
+from em_bench.training.adapter import EXPERTS
 from em_bench.verify.chain import verify_evaluation, verify_run
 
 MANIFEST = "manifest.json"
@@ -213,20 +215,21 @@ def _verify(path: Path, name: str, top: Path) -> None:
 
 
 def _check_configs(run: RunFolder) -> None:
-    """Each adapter_config.json says the shape that the run's spec says: PEFT believes the file, not the record."""
-    lora = run.record().spec.lora
+    """Each adapter_config.json says the shape that the run's record says: PEFT believes the file, not the record."""
+    record = run.record()
+    lora, rank = record.spec.lora, record.expert_rank
+    patterns = (
+        {"rank_pattern": {EXPERTS: rank}, "alpha_pattern": {EXPERTS: lora.alpha * math.sqrt(rank / lora.rank)}} if rank else {}
+    )
+    expected = {"peft_type": "LORA", "r": lora.rank, "lora_alpha": lora.alpha, "use_rslora": True} | patterns
     for adapter in (run.adapter(), *map(run.adapter, run.checkpoint_steps())):
         if not (adapter / CONFIG).exists():
             raise UserError(f"{adapter.relative_to(run.path)}/{CONFIG} is missing")
         said = read_config(adapter)
-        same = (said.get("peft_type"), said.get("r"), said.get("lora_alpha"), bool(said.get("use_rslora"))) == (
-            "LORA",
-            lora.rank,
-            lora.alpha,
-            True,
-        )
-        if not same or said.get("alpha_pattern"):
-            raise UserError(f"{adapter.relative_to(run.path)}/{CONFIG} is of another adapter than the run's spec")
+        wrong = next((f for f, v in expected.items() if said.get(f) != v), None)
+        wrong = wrong or next((f for f in ("rank_pattern", "alpha_pattern") if said.get(f) and f not in expected), None)
+        if wrong:
+            raise UserError(f"{adapter.relative_to(run.path)}/{CONFIG}: {wrong} is of another adapter than the run's record")
 
 
 def _check_links(folder: Path, top: Path) -> None:
