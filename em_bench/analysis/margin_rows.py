@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from statistics import fmean
+from typing import Any
 
 from em_bench.records import CellMargin, Estimate, Record, Results
 from em_bench.scoring import MarginPoint, margin_estimate, rate_estimate, shift_at_loss
@@ -43,7 +44,9 @@ def _sorted_out(
     results: Results,
 ) -> tuple[dict[Settings, list[CellMargin]], dict[str | None, list[CellMargin]], dict[str, CellMargin]]:
     """Adapters at their ends by settings, adapters at checkpoints by run, bases by model."""
-    ended, earlier, bases = defaultdict(list), defaultdict(list), {}
+    ended: dict[Settings, list[CellMargin]] = defaultdict(list)
+    earlier: dict[str | None, list[CellMargin]] = defaultdict(list)
+    bases: dict[str, CellMargin] = {}
     for c in sorted(results.margins, key=lambda c: (c.model, c.recipe is not None, c.dataset or "")):
         if c.step is not None:
             earlier[c.run_id].append(c)
@@ -61,7 +64,7 @@ def _row(
     domains = {q.question_id: q.domain for q in base.questions}
     before = _margins(base)
     ends = [_margins(c) for c in cells]
-    tuned = {}
+    tuned: dict[str, Any] = {}
     if recipe is not None:
         tuned = {
             "at_target": _at_target(cells, earlier, before, domains),
@@ -110,7 +113,10 @@ def _at_target(
         return None
     shifts: list[Mapping[str, float]] = []
     for c in cells:
-        measured = {e.step: _margins(e) for e in earlier.get(c.run_id, ())} | {0: dict(before), c.steps: _margins(c)}
+        measured: dict[int | None, dict[str, float]] = {e.step: _margins(e) for e in earlier.get(c.run_id, ())} | {
+            0: dict(before),
+            c.steps: _margins(c),
+        }
         points = [MarginPoint(p.step, p.narrow_loss, measured.get(p.step)) for p in c.trajectory]
         found = shift_at_loss(points, target)
         if isinstance(found, str):

@@ -4,13 +4,17 @@ from pathlib import Path
 
 from em_bench.evaluation_folder import EVALUATIONS, EvaluationFolder
 from em_bench.machine import machine, utc_now
-from em_bench.records import CellResult, Results, Study
+from em_bench.records import CellMargin, CellResult, Choice, Results, Study
 from em_bench.sweep.jobs import Plan, read_done
 
 
 def collect(plan: Plan, work: Path, wall_s: float | None = None) -> Results:
     """The results of all jobs that are done. A cell that nothing evaluated is named in `missing`."""
-    cells, checkpoints, margins, choices, missing = [], [], [], [], []
+    cells: list[CellResult] = []
+    checkpoints: list[CellResult] = []
+    margins: list[CellMargin] = []
+    choices: list[Choice] = []
+    missing: list[str] = []
     of_margin = plan.preset.evaluation.measure == "margin"
 
     def result(folder: str, studies: tuple[Study, ...]) -> CellResult:
