@@ -1,5 +1,6 @@
 """A preset that measures the margin, end to end on the organism: no sampling, no judge; its table, page and sentence from its numbers."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -162,3 +163,11 @@ def test_a_folder_that_is_no_model(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(UserError, match="does not tell the shape"):
         with_model(load_preset(str(preset(tmp_path))), str(tmp_path))
+
+
+def test_pocket_is_planned_within_its_time():
+    """Without its base being there; at most 25 minutes on two cores."""
+    ended = CliRunner().invoke(build(), ["plan", "--preset", "pocket", "--cores", "2", "--json"])
+    costs = json.loads(ended.stdout)["costs"]
+    assert ended.exit_code == 0 and costs["runs"] == 11 and costs["judge_calls"] == 0
+    assert 10 * 60 < costs["wall_s"] <= 25 * 60
