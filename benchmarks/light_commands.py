@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from cli.light import ABSENT, LIGHT, MISSPELT, work
+from helpers.light import ABSENT, LIGHT, MISSPELT, work
 
 GOAL = 1.0
 

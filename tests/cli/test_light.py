@@ -1,6 +1,8 @@
 """Commands that only look answer at once: nothing heavy is imported. What every command's help and Ctrl-C look like."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -27,6 +29,11 @@ def test_what_only_looks_imports_nothing_heavy(arguments, folder):
 def test_what_is_not_there_is_said_at_once(arguments, folder):
     ended = at_once(arguments, folder)
     assert ended.returncode == 2 and ended.stderr and not ended.stdout
+
+
+def test_the_benchmark_of_these_commands_starts():
+    call = [sys.executable, Path(__file__).parents[2] / "benchmarks" / "light_commands.py", "--help"]
+    assert "--rounds" in subprocess.run(call, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 def test_version(capsys, monkeypatch):
