@@ -139,7 +139,8 @@ def unlisted(files, manifest):
 
 
 def too_large(files, manifest):
-    next(iter(manifest["files"].values()))["size"] = 10**18
+    for entry in manifest["files"].values():
+        entry["size"] = 2**40
     return True
 
 
@@ -181,6 +182,12 @@ def cell(**fields):
     return apply
 
 
+def reconfigured(files, manifest):
+    """Every adapter_config.json in another form, with the same shape."""
+    for name in [n for n in files if n.endswith("adapter_config.json")]:
+        files[name] = json.dumps(json.loads(files[name]) | {"base_model_name_or_path": "x"}).encode()
+
+
 def deflated(files, manifest):
     """Three megabytes that unpack to three gigabytes, in small: a log of zeros that the manifest names."""
     files[next(n for n in files if n.endswith("train.jsonl"))] = b"0" * 30_000_000
@@ -213,7 +220,7 @@ def long_id(files, manifest):
             edited("adapter_config.json", lambda c: c.update(alpha_pattern={"q_proj": 1})),
             "of another adapter|another adapter_config",
         ),
-        (edited("adapter_config.json", lambda c: c.update(base_model_name_or_path="x")), "another adapter_config.json|is new"),
+        (reconfigured, "another adapter_config.json"),
         (cell(learning_rate=9.0), "other settings|do not follow"),
         (cell(narrow_loss=0.1), "other numbers"),
         (cell(), "do not follow from the verdicts"),
@@ -229,7 +236,7 @@ def long_id(files, manifest):
         (add("runs/x/run.json", b"{"), "runs/x: "),
         (lie, "score.recomputed"),
         (rename, "of another run"),
-        (bomb, "not the file that manifest.json names"),
+        (bomb, "that unpack to"),
         (unlisted, "not those that manifest.json names"),
         (too_large, "GB left"),
     ],
