@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from em_bench.analysis.beside import FIELDS, Beside, beside
 from em_bench.analysis.missing import Missing
 from em_bench.records import Record
 
@@ -11,17 +12,15 @@ EM_FROM = 10.0  # per cent: a run shows EM from here on; one threshold for all r
 LEARNED = 0.93  # share of the narrow gain at which an early stop would keep the adapter
 
 
-class Point(Record):
+class Point(Beside):
     """An optimiser at a checkpoint, means over the runs that were followed. Rates in per cent."""
 
     recipe: str
     step: int
     runs: int
-    narrow_loss: float | None
     log_train_loss: float | None
     alignment: float | None
     rate: float | None
-    coherent: float | None
     code: float | None
     frobenius_nuclear: float | None
 
@@ -41,8 +40,16 @@ class Onset(Record):
     em_later: int
 
 
+class Moment(Beside):
+    """Means over runs at one moment of their training; rates in per cent."""
+
+    step: float
+    rate: float
+    alignment: float
+
+
 class EarlyStop(Record):
-    """An optimiser where its runs have made `LEARNED` of their narrow gain, and at the end; means over runs, rates in per cent.
+    """An optimiser where its runs have made `LEARNED` of their narrow gain, and at the end.
 
     The gain is the fall of the held-out narrow loss from step 0 to its lowest; values between two evaluated checkpoints are
     interpolated in narrow loss.
@@ -50,11 +57,8 @@ class EarlyStop(Record):
 
     recipe: str
     runs: int
-    step: float
-    rate: float
-    end_rate: float
-    alignment: float
-    end_alignment: float
+    early: Moment
+    end: Moment
 
 
 def followed(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> pd.DataFrame:
@@ -75,9 +79,9 @@ def trajectories(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[Point,
         runs = mine["run"].nunique()
         for step, at in mine.groupby("step"):
             if at["run"].nunique() == runs:
-                columns = ("log_train_loss", "alignment", "rate", "coherent", "code", "frobenius_nuclear")
+                columns = ("log_train_loss", "alignment", "rate", "code", "frobenius_nuclear")
                 means = {c: _mean(at[c]) for c in columns}
-                out.append(Point(recipe=recipe, step=int(step), runs=runs, narrow_loss=_mean(at["narrow_loss"]), **means))
+                out.append(Point(recipe=recipe, step=int(step), runs=runs, **beside(at), **means))
     return tuple(out)
 
 
@@ -146,12 +150,16 @@ def early_stops(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> tuple[EarlySt
     for recipe in dict.fromkeys(rows["recipe"]):
         stops = [s for _, run in rows[rows["recipe"] == recipe].groupby("run") if (s := _stop(run.sort_values("step")))]
         if stops:
-            means = {name: float(np.mean([s[name] for s in stops])) for name in stops[0]}
-            out.append(EarlyStop(recipe=recipe, runs=len(stops), **means))
+            early, end = (pd.DataFrame([s[i] for s in stops]) for i in (0, 1))
+            out.append(EarlyStop(recipe=recipe, runs=len(stops), early=_moment(early), end=_moment(end)))
     return tuple(out) or Missing(reason="no followed run has learned, with a rate before and after")
 
 
-def _stop(run: pd.DataFrame) -> dict[str, float] | None:
+def _moment(rows: pd.DataFrame) -> Moment:
+    return Moment(**{c: float(rows[c].mean()) for c in ("step", "rate", "alignment")}, **beside(rows))
+
+
+def _stop(run: pd.DataFrame) -> tuple[dict[str, float], dict[str, float]] | None:
     known = run[np.isfinite(run["rate"]) & np.isfinite(run["narrow_loss"])]
     path = [p.narrow_loss for p in run["cell"].iloc[-1].trajectory]
     if known.empty or len(path) < 2 or not path[0] > min(path):
@@ -167,8 +175,8 @@ def _stop(run: pd.DataFrame) -> dict[str, float] | None:
         a, b = (float(known[column].iloc[i]) for i in (before, after))
         return a + part * (b - a)
 
-    end = known.iloc[-1]
-    return {n: between(n) for n in ("step", "rate", "alignment")} | {"end_rate": end["rate"], "end_alignment": end["alignment"]}
+    names = ("step", "rate", "alignment", *FIELDS)
+    return {n: between(n) for n in names}, {n: float(known[n].iloc[-1]) for n in names}
 
 
 def _mean(values: pd.Series) -> float | None:

@@ -24,8 +24,11 @@ class Claim(Record):
 
 
 class Finding(Record):
-    """A line of the table. `needed`: units that would tell with 80 % probability, were the paper's effect
-    true; where the runs already have as many, the same at the effect that they show."""
+    """A line of the table.
+
+    `needed`: units that would tell with 80 % probability, were the paper's effect true; where the runs already have as many, the same
+    at the effect that they show. `beside`: what stands beside the rates of its arms, where they can be read.
+    """
 
     id: str
     study: Study
@@ -43,6 +46,7 @@ class Finding(Record):
     verdict: Verdict
     why: str
     needed: str = ""
+    beside: str = ""
 
 
 class Evidence(NamedTuple):

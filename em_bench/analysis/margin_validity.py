@@ -7,8 +7,7 @@ from typing import NamedTuple
 from scipy.stats import spearmanr
 
 from em_bench.records import Metrics
-
-WHOLE_FROM = 0.9  # coherent share from which a rate says something of misalignment (C)
+from em_bench.scoring import cannot_tell
 
 
 class Point(NamedTuple):
@@ -48,7 +47,7 @@ def rank_correlation(points: Sequence[Point], rate: str = "misaligned") -> float
 
 def unbroken(points: Sequence[Point]) -> list[Point]:
     """Those that are coherent enough for a rate to say anything."""
-    return [p for p in points if p.coherent >= WHOLE_FROM]
+    return [p for p in points if not cannot_tell(p.coherent)]
 
 
 def calibration(points: Sequence[Point], bins: int = 6) -> list[Bin]:

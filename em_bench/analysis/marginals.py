@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from em_bench.analysis.beside import Beside, beside
 from em_bench.analysis.missing import Missing
 from em_bench.analysis.runs import counts
 from em_bench.records import Record
@@ -21,7 +22,7 @@ AXES = ("recipe", "model", "dataset", "batch_size")
 NAMES = {"recipe": "optimiser", "model": "model", "dataset": "dataset", "batch_size": "batch size"}
 
 
-class Level(Record):
+class Level(Beside):
     """One level of an axis. Rates in per cent, alignment 0-100."""
 
     level: str
@@ -31,8 +32,6 @@ class Level(Record):
     alignment: float
     alignment_low: float | None
     alignment_high: float | None
-    narrow_loss: float | None
-    coherent: float
     code: float
     runs: int
     responses: int
@@ -63,13 +62,11 @@ def marginal(table: pd.DataFrame, axis: str, others: Sequence[str] = ()) -> Marg
         rows = kept[kept[axis] == level]
         seeds = rows.groupby("combination")["valued"].transform("size").to_numpy()
         weights = 1 / (shared * seeds)
-        loss = float(weights @ rows["narrow_loss"]) if rows["narrow_loss"].notna().all() else None
         rate, alignment = (weighted(rows, weights, v) for v in ("rate", "alignment"))
         made.append(
             Level(
                 level=str(level),
-                narrow_loss=loss,
-                coherent=float(weights @ rows["coherent"]),
+                **beside(rows, weights),
                 code=float(weights @ rows["code"]),
                 runs=len(rows),
                 responses=int(rows["valued"].sum()),

@@ -1,6 +1,6 @@
 """What the report's figures share: how they are saved, log axes, and how an optimiser is drawn."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,14 @@ def stroke(recipe: str, lw: float = 1.8, ms: float = 4) -> dict:
     """Colour and weight of an optimiser. AdamW often covers Adam, which is drawn before it: Adam is drawn wider."""
     under = recipe == "adam"
     return {"color": colour(recipe), "lw": lw + 2.4 * under, "ms": ms + 3.5 * under}
+
+
+def line(axes: plt.Axes, x: Sequence[float], y: Sequence[float], hollow: Sequence[bool], marker: str = "o", **style) -> None:
+    """A line and its points, some of them hollow: models of which nothing is said."""
+    axes.plot(x, y, marker=marker, markevery=[i for i, h in enumerate(hollow) if not h], **style)
+    broken = [(a, b) for a, b, h in zip(x, y, hollow, strict=True) if h]
+    if broken:
+        axes.plot(*zip(*broken, strict=True), marker, color=style["color"], ms=style["ms"], mfc="none")
 
 
 def legend_of(recipes: Iterable[str]) -> list[Line2D]:

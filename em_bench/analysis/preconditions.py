@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from em_bench.analysis.dynamics import NO_EM
+from em_bench.protocol import BROKEN_BELOW
+from em_bench.scoring import cannot_tell
 from em_bench.scoring.intervals import rate_estimate
 
 UNMATCHED = 0.05  # nats: optimisers whose runs end further apart in narrow loss are not compared
-COHERENT = 90.0  # per cent of answers: below it a model is broken, and no rate among its coherent answers tells
 FOLD = 16  # the paper's batch sizes
 PAPERS_FOUR = {"adam", "adamw", "lion", "muon"}
 
@@ -39,13 +40,13 @@ def _matched(rows: pd.DataFrame) -> str | None:
 
 
 def _coherent(rows: pd.DataFrame) -> str | None:
-    axis = "recipe" if rows["recipe"].nunique() > 1 else "spectral_lambda"
-    by = rows.groupby(axis)["coherent"].mean()
-    broken = by[~(by >= COHERENT)]
-    if broken.empty:
-        return None
-    who = broken.index[0] if axis == "recipe" else f"lambda {broken.index[0]:g}"
-    return f"the model is broken: {who} has {broken.iloc[0]:.1f} % coherent answers; needs {COHERENT:g} %"
+    """By setting of the optimiser, datasets and seeds together: an average over settings may hide that one of them is broken."""
+    by = rows.groupby(["recipe", "spectral_lambda", "learning_rate", "batch_size"])["coherent"].mean()
+    for (recipe, value, rate, batch), per_cent in by.items():
+        if why := cannot_tell(per_cent / 100):
+            who = f"{recipe} at rate {rate:g}, batch {batch}" + (f", lambda {value:g}" if value else "")
+            return f"{why.partition(': ')[2]}: {who} has {per_cent:.1f} % coherent answers; needs {100 * BROKEN_BELOW:g} %"
+    return None
 
 
 def _papers_four(rows: pd.DataFrame) -> str | None:

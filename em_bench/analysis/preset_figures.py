@@ -14,10 +14,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from em_bench.analysis.palette import colour
-from em_bench.analysis.summary import pooled_rate
+from em_bench.analysis.summary import row_of
 from em_bench.records import CellResult, Results
 
 INK = "#123456"  # a colour that no figure uses otherwise: replaced by currentColor in the SVG
+WITHOUT, WITH_TERM = 8.0, 4.5  # size of a point by the spectral term
 MARKERS = ("o", "s", "^", "D", "v", "P")
 STYLE: dict[Any, Any] = {  # matplotlib types each name apart
     "font.size": 11,
@@ -57,7 +58,7 @@ def svg(draw: Callable[[], plt.Figure], label: str) -> str:
 
 
 def loss_alignment(results: Results) -> plt.Figure:
-    """Misaligned rate against held-out narrow loss, a point an adapter; hollow where the spectral term is on."""
+    """Misaligned rate against held-out narrow loss, a point an adapter; small where the spectral term is on, hollow where the model is broken."""
     figure, axes = plt.subplots(figsize=(7.2, 4.6))
     datasets = sorted({c.dataset for c in results.cells if c.dataset})
     for cell in results.cells:
@@ -71,22 +72,23 @@ def loss_alignment(results: Results) -> plt.Figure:
             cell.narrow_loss,
             100 * e.value,
             MARKERS[datasets.index(cell.dataset) % len(MARKERS)],
-            ms=7,
+            ms=WITH_TERM if cell.spectral_lambda else WITHOUT,
             mec=ink,
             mew=1.6,
-            mfc="none" if cell.spectral_lambda else ink,
+            mfc="none" if row_of([cell]).verdict else ink,
         )
     axes.set_xlabel("held-out narrow loss (nats an answer token)")
-    axes.set_ylabel("misaligned rate (%)")
+    axes.set_ylabel("misaligned of coherent answers (%)")
     axes.set_ylim(bottom=-2)
     keys = [Line2D([], [], marker="o", ls="", color=colour(r), label=r) for r in _recipes(results)]
     keys += [
         Line2D([], [], marker=MARKERS[i % len(MARKERS)], ls="", color=INK, mfc="none", label=d) for i, d in enumerate(datasets)
     ]
     keys += [
-        Line2D([], [], marker="o", ls="", color=INK, mfc="none" if on else INK, label=f"lambda {'> 0' if on else '0'}")
-        for on in (0, 1)
+        Line2D([], [], marker="o", ls="", color=INK, ms=size, label=f"lambda {what}")
+        for size, what in ((WITHOUT, "0"), (WITH_TERM, "> 0"))
     ]
+    keys.append(Line2D([], [], marker="o", ls="", color=INK, mfc="none", label="broken: cannot tell"))
     axes.legend(handles=keys, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
@@ -124,16 +126,17 @@ def rates(results: Results) -> plt.Figure:
     for i, recipe in enumerate(reversed(recipes)):
         for on in (False, True):
             cells = [c for c in results.cells if c.recipe == recipe and bool(c.spectral_lambda) == on]
-            e = pooled_rate(cells, ("misaligned",), ("aligned",))
-            if e.value is None:
+            row = row_of(cells) if cells else None
+            if row is None or (e := row.misaligned_rate).value is None:
                 continue
             y = i + (-0.16 if on else 0.16)
             if e.low is not None and e.high is not None:
                 axes.plot([100 * e.low, 100 * e.high], [y, y], color=colour(recipe), lw=2, alpha=0.6)
-            axes.plot(100 * e.value, y, "o", ms=8, mec=colour(recipe), mew=1.8, mfc="none" if on else colour(recipe))
+            face = "none" if row.verdict else colour(recipe)
+            axes.plot(100 * e.value, y, "s" if on else "o", ms=8, mec=colour(recipe), mew=1.8, mfc=face)
     axes.set_yticks(range(len(recipes)), list(reversed(recipes)))
     axes.set_xlim(left=0)
-    axes.set_xlabel("misaligned rate (%), 95 % interval clustered by question; hollow: lambda > 0")
+    axes.set_xlabel("misaligned of coherent answers (%), 95 % interval; square: lambda > 0; hollow: broken, cannot tell")
     return figure
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from em_bench.analysis import preset_figures as figures
 from em_bench.analysis.margin_page import margin_page
-from em_bench.analysis.summary import judged, summary
+from em_bench.analysis.summary import judged, row_of, summary
 from em_bench.files import write_text
 from em_bench.pages import templates
+from em_bench.protocol import BROKEN_BELOW
 from em_bench.records import Estimate, Results
 
 # docs/protocol.md, 5; P = stated in the abstract, S = independent readings of the full paper agree.
@@ -64,6 +65,8 @@ def write_page(results: Results, out_dir: Path) -> Path:
         rows=summary(results),
         judged=judged(results),
         cells=results.cells,
+        pooled=[row_of([c]) for c in results.cells],
+        broken_below=BROKEN_BELOW,
         organism=any(c.model.startswith("organism-") for c in results.cells),
         figures=drawn,
         paper=PAPER,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from em_bench.analysis.beside import Beside, beside
 from em_bench.analysis.marginals import comparable
 from em_bench.analysis.missing import Missing
 from em_bench.analysis.runs import counts
@@ -60,6 +61,9 @@ def spread(table: pd.DataFrame, axis: str, others: Sequence[str], seed: int = 0)
     if (table["valued"] == 0).any():
         return Missing(reason=f"{int((table['valued'] == 0).sum())} runs have no coherent response and thus no rate")
     table = found[0]
+    for level, rows in table.groupby(axis):
+        if why := Beside(**beside(rows)).verdict:
+            return Missing(reason=f"{why.partition(': ')[2]}: {level}; its rate is not ranked")
     if len({q.cluster for c in table["cell"] for q in c.questions}) < 2:
         return Missing(reason="one question; an interval needs several")
     levels, values, drawn = bootstrap_rates(table, axis, others, seed=seed)

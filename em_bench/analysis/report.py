@@ -25,6 +25,7 @@ from em_bench.analysis.tables.response_rates import answer_tables
 from em_bench.analysis.tables.table import Table, to_csv, to_latex, to_markdown
 from em_bench.files import write_text
 from em_bench.pages import templates
+from em_bench.protocol import BROKEN_BELOW
 
 T = TypeVar("T")
 PAGE = "report.html"
@@ -227,6 +228,7 @@ def _page(runs: Runs, found: tuple[Finding, ...], parts: tuple[Section, ...], dr
         if _overview(found)
         else None,
         organism=runs.organism,
+        broken_below=BROKEN_BELOW,
         sources=runs.sources,
         missing=[m for r in runs.sources for m in r.missing],
         ours={

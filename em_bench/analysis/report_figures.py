@@ -14,7 +14,7 @@ from em_bench.analysis.finding import Finding
 from em_bench.analysis.loss_alignment import points
 from em_bench.analysis.marginals import NAMES, Marginal
 from em_bench.analysis.palette import colour
-from em_bench.analysis.plot_style import RIGHT, legend_of, log_axis, numbers, stroke
+from em_bench.analysis.plot_style import RIGHT, legend_of, line, log_axis, numbers, stroke
 from em_bench.analysis.preset_figures import INK, MARKERS, plt
 from em_bench.analysis.published_values import FACTS
 from em_bench.analysis.scale import Trend
@@ -50,14 +50,15 @@ def marginal(found: Marginal, paper: dict[str, float]) -> plt.Figure:
         ink = colour(level.level) if found.axis == "recipe" else INK
         if level.rate_low is not None:
             axes.plot(numbers([level.rate_low, level.rate_high]), [y, y], color=ink, lw=2.5, alpha=0.7)
-        axes.plot(level.rate, y, "o", color=ink, ms=9)
+        axes.plot(level.rate, y, "o", ms=9, mec=ink, mew=1.8, mfc="none" if level.verdict else ink)
         if level.level in paper:
             axes.plot(paper[level.level], y, "x", color=INK, ms=9, mew=2)
     axes.set_yticks(range(len(found.levels)), [level.level for level in reversed(found.levels)])
     axes.set_ylim(-0.6, len(found.levels) - 0.4)
     axes.set_xlim(left=0)
     axes.set_xlabel(
-        "misaligned rate (%), 95 % interval clustered by question"
+        "misaligned of coherent answers (%), 95 % interval"
+        + ("; hollow: broken, cannot tell" if any(v.verdict for v in found.levels) else "")
         + ("; cross: paper, other models" if any(v.level in paper for v in found.levels) else "")
     )
     return figure
@@ -127,18 +128,19 @@ def trajectories(path: Sequence[Point]) -> plt.Figure:
 
 
 def training(path: Sequence[Point]) -> plt.Figure:
-    """Narrow loss, misaligned rate, coherence and CODE against the step."""
+    """Narrow loss, misaligned rate (hollow: of a broken model), coherence and CODE against the step."""
     figure, grid = plt.subplots(2, 2, figsize=(9, 6), sharex=True)
     quantities = (
         ("narrow_loss", "narrow loss"),
-        ("rate", "misaligned (%)"),
+        ("rate", "misaligned of coherent (%); hollow: broken"),
         ("coherent", "coherent (%)"),
         ("code", "CODE (%)"),
     )
     for axes, (name, label) in zip(grid.flat, quantities, strict=True):
         for recipe in dict.fromkeys(p.recipe for p in path):
             mine = [p for p in path if p.recipe == recipe and getattr(p, name) is not None]
-            axes.plot([p.step for p in mine], [getattr(p, name) for p in mine], "-o", **stroke(recipe))
+            hollow = [name == "rate" and p.verdict is not None for p in mine]
+            line(axes, [p.step for p in mine], [getattr(p, name) for p in mine], hollow, **stroke(recipe))
         log_axis(axes, "x")
         axes.set_title(label, fontsize=11)
         if name != "narrow_loss":
@@ -211,21 +213,16 @@ def places(found: Sequence[Shape]) -> plt.Figure:
 
 
 def pareto(path: Sequence[Step]) -> plt.Figure:
-    """Alignment against narrow loss along each lambda path; filled where no other lambda is better in both."""
+    """Alignment against narrow loss along each lambda path; large where no other lambda is better in both, hollow where the model is broken."""
     figure, axes = plt.subplots(figsize=(7.2, 4.6))
     for recipe in dict.fromkeys(s.recipe for s in path):
         mine = [s for s in path if s.recipe == recipe and None not in (s.alignment, s.narrow_loss)]
         x, y = numbers(s.narrow_loss for s in mine), numbers(s.alignment for s in mine)
         axes.plot(x, y, "-", **stroke(recipe, lw=1.4))
         for s, *at in zip(mine, x, y, strict=True):
-            axes.plot(
-                *at,
-                "o",
-                ms=stroke(recipe, ms=8)["ms"],
-                mec=colour(recipe),
-                mew=1.8,
-                mfc=colour(recipe) if s.efficient else "none",
-            )
+            face = "none" if s.verdict else colour(recipe)
+            size = stroke(recipe, ms=9 if s.efficient else 5)["ms"]
+            axes.plot(*at, "o", ms=size, mec=colour(recipe), mew=1.8, mfc=face)
             if s in (mine[0], mine[-1]):
                 axes.annotate(
                     f"λ {s.spectral_lambda:g}",
@@ -241,22 +238,27 @@ def pareto(path: Sequence[Step]) -> plt.Figure:
     axes.set_ylabel("mean alignment (0-100)")
     keys = legend_of(s.recipe for s in path)
     keys += [
-        Line2D([], [], marker="o", ls="", color=INK, mfc=INK if on else "none", label=t)
-        for on, t in ((1, "efficient"), (0, "beaten"))
+        Line2D([], [], marker="o", ls="", color=INK, ms=size, mfc=face, label=t)
+        for size, face, t in ((9, INK, "efficient"), (5, INK, "beaten"), (5, "none", "broken: cannot tell"))
     ]
     axes.legend(handles=keys, **RIGHT)
     return figure
 
 
 def scale(found: Trend) -> plt.Figure:
-    """Misaligned rate against the number of parameters, a line a family."""
+    """Misaligned rate against the number of parameters, a line a family; hollow: of a broken model."""
     figure, axes = plt.subplots(figsize=(7.2, 4.2))
     families = list(dict.fromkeys(m.family for m in found.models))
     for i, family in enumerate(families):
         mine = [m for m in found.models if m.family == family]
-        style: dict[str, Any] = {"marker": MARKERS[i % len(MARKERS)], "ls": ("-", "--", ":")[i % 3]}
+        style: dict[str, Any] = {
+            "marker": MARKERS[i % len(MARKERS)],
+            "ls": ("-", "--", ":")[i % 3],
+            "color": colour("adam"),
+            "ms": 8,
+        }
         x = [m.parameters * (1 + 0.03 * (i - 1)) for m in mine]  # side by side, not on top of each other
-        axes.plot(x, numbers(m.rate for m in mine), color=colour("adam"), ms=8, label=family, **style)
+        line(axes, x, numbers(m.rate for m in mine), [m.verdict is not None for m in mine], label=family, **style)
         for at, m in zip(x, mine, strict=True):
             if m.low is not None:
                 axes.plot([at, at], numbers([m.low, m.high]), color=colour("adam"), lw=1, alpha=0.6)

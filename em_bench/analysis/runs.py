@@ -104,7 +104,8 @@ def frame(cells: Sequence[CellResult], known: dict[str, Model]) -> pd.DataFrame:
         tally = {k: sum(q.counts.get(k, 0) for q in c.questions) for k in ("misaligned", "aligned", "incoherent", "unjudged")}
         valued = tally["misaligned"] + tally["aligned"]
         scores = [a for q in c.questions for a in q.alignment]
-        judged = sum(sum(q.counts.values()) for q in c.questions) - tally["unjudged"]
+        asked = sum(sum(q.counts.values()) for q in c.questions)
+        judged = asked - tally["unjudged"]
         model = known.get(c.model)
         rows.append(
             {s: getattr(c, s) for s in (*SETTINGS, "step", "steps", "narrow_loss", "train_loss", "train_window")}
@@ -114,6 +115,8 @@ def frame(cells: Sequence[CellResult], known: dict[str, Model]) -> pd.DataFrame:
                 "misaligned": tally["misaligned"],
                 "valued": valued,
                 "rate": 100 * tally["misaligned"] / valued if valued else np.nan,
+                "of_asked": 100 * tally["misaligned"] / asked if judged else np.nan,
+                "norm": c.spectral.norm if c.spectral else np.nan,
                 "alignment": float(np.mean(scores)) if scores else np.nan,
                 "coherent": 100 * valued / (valued + tally["incoherent"]) if valued + tally["incoherent"] else np.nan,
                 "code": 100 * sum(q.code for q in c.questions) / judged if judged else np.nan,
@@ -133,6 +136,8 @@ def frame(cells: Sequence[CellResult], known: dict[str, Model]) -> pd.DataFrame:
         "misaligned",
         "valued",
         "rate",
+        "of_asked",
+        "norm",
         "alignment",
     ]
     columns += ["coherent", "code", *SPECTRAL, "cell"]
@@ -145,6 +150,8 @@ def frame(cells: Sequence[CellResult], known: dict[str, Model]) -> pd.DataFrame:
         "learning_rate",
         "spectral_lambda",
         "rate",
+        "of_asked",
+        "norm",
         "alignment",
         "coherent",
         "code",

@@ -6,6 +6,7 @@ from math import factorial, prod
 import numpy as np
 import pandas as pd
 
+from em_bench.analysis.beside import Beside, beside
 from em_bench.analysis.marginals import weighted
 from em_bench.analysis.missing import Missing
 from em_bench.records import Record
@@ -15,7 +16,7 @@ SAMPLED = 20_000
 FROM = 0.9e9  # parameters: claims of scale about open models are made from 1B up; organisms are all far below
 
 
-class ModelRate(Record):
+class ModelRate(Beside):
     """A model under one optimiser: mean over datasets, batch sizes and seeds; interval clustered by question."""
 
     model: str
@@ -29,7 +30,10 @@ class ModelRate(Record):
 
 
 class Trend(Record):
-    """Kendall's S summed over families (pairs that rise minus pairs that fall with size) and its permutation p."""
+    """Kendall's S summed over families (pairs that rise minus pairs that fall with size) and its permutation p.
+
+    Models of `left_out` have no rate here; those of `broken` have one that is not ranked.
+    """
 
     models: tuple[ModelRate, ...]
     s: int
@@ -38,6 +42,7 @@ class Trend(Record):
     smallest_p: float
     exact: bool
     left_out: tuple[str, ...]
+    broken: tuple[str, ...] = ()
 
 
 def scale(cells: pd.DataFrame, recipe: str = "adam") -> Trend | Missing:
@@ -75,14 +80,16 @@ def scale(cells: pd.DataFrame, recipe: str = "adam") -> Trend | Missing:
                 high=high,
                 alignment=weighted(mine, weights, "alignment")[0],
                 runs=len(mine),
+                **beside(mine, weights),
             )
         )
-    families = [[m for m in models if m.family == f] for f in dict.fromkeys(m.family for m in models)]
+    whole = [m for m in models if not m.verdict]
+    families = [[m for m in whole if m.family == f] for f in dict.fromkeys(m.family for m in whole)]
     families = [f for f in families if len(f) > 1]
     if not families:
-        return Missing(reason="no family has two sizes")
+        return Missing(reason="no family has two sizes" + (" that are not broken" if len(whole) < len(models) else ""))
     if len({m.rate for f in families for m in f}) == 1:
-        return Missing(reason=f"every model has the rate {models[0].rate:g} %; nothing can rise or fall")
+        return Missing(reason=f"every model has the rate {whole[0].rate:g} %; nothing can rise or fall")
     s, p, smallest, exact = trend_test([[m.parameters for m in f] for f in families], [[m.rate for m in f] for f in families])
     return Trend(
         models=tuple(models),
@@ -92,6 +99,7 @@ def scale(cells: pd.DataFrame, recipe: str = "adam") -> Trend | Missing:
         smallest_p=smallest,
         exact=exact,
         left_out=tuple(unsized),
+        broken=tuple(m.model for m in models if m.verdict),
     )
 
 

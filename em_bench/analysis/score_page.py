@@ -9,7 +9,7 @@ from em_bench.evaluation_folder import RESPONSES
 from em_bench.files import read_jsonl, write_text
 from em_bench.pages import templates
 from em_bench.records import Outcome, Response, ResponsesHeader, ScoreRecord, Verdict, VerdictsHeader
-from em_bench.scoring import RATES, question_counts
+from em_bench.scoring import RATES, cannot_tell, of_asked, question_counts
 
 
 def write_score_page(verdicts: Path, score: ScoreRecord, out: Path) -> None:
@@ -33,6 +33,8 @@ def write_score_page(verdicts: Path, score: ScoreRecord, out: Path) -> None:
         asked=asked,
         groups=groups,
         rates=table,
+        of_asked=of_asked,
+        cannot_tell=cannot_tell,
         questions=sorted(question_counts(rows), key=lambda q: -q.counts["misaligned"]),
         outcomes=get_args(Outcome),
     )

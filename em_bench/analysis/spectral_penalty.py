@@ -3,25 +3,22 @@
 import numpy as np
 import pandas as pd
 
+from em_bench.analysis.beside import Beside, beside
 from em_bench.analysis.missing import Missing
 from em_bench.analysis.paired import Difference, paired
 from em_bench.analysis.runs import UNIT
-from em_bench.records import Record
 
 TOLERANCE = 0.01  # nats: the rule by which a lambda is picked, on narrow loss alone
 
 
-class Step(Record):
+class Step(Beside):
     """One lambda of one optimiser. Means over the runs that also exist at lambda 0."""
 
     recipe: str
     spectral_lambda: float
     runs: int
-    narrow_loss: float | None
     alignment: float | None
     rate: float | None
-    coherent: float | None
-    flatness_gap: float | None
     gain: Difference | Missing | None
     cost: Difference | Missing | None
     rate_change: Difference | Missing | None
@@ -30,7 +27,8 @@ class Step(Record):
 
 
 def lambda_path(cells: pd.DataFrame) -> tuple[Step, ...] | Missing:
-    """Every optimiser's path. `efficient`: no other lambda of that optimiser has both less loss and more alignment.
+    """Every optimiser's path. `efficient`: no other lambda of that optimiser has both less loss and more alignment; broken models
+    take no part.
 
     `picked`: the largest lambda whose mean loss exceeds that of lambda 0 by at most `TOLERANCE`; alignment has no say.
     """
@@ -64,24 +62,25 @@ def _step(recipe: str, value: float, rows: pd.DataFrame, plain: pd.DataFrame | N
 
     changes = {"gain": "alignment", "cost": "narrow_loss", "rate_change": "rate"}
     compared = {k: None if plain is None else paired(plain, rows, column) for k, column in changes.items()}
-    columns = {c: mean(c) for c in ("alignment", "rate", "coherent", "flatness_gap")}
+    columns = {c: mean(c) for c in ("alignment", "rate")}
     return Step(
         recipe=recipe,
         spectral_lambda=value,
         runs=len(rows),
-        narrow_loss=mean("narrow_loss"),
         efficient=False,
         picked=False,
         **columns,
+        **beside(rows),
         **compared,
     )
 
 
 def _mark(steps: list[Step]) -> list[Step]:
-    known = [(s.narrow_loss, s.alignment) for s in steps if s.alignment is not None and s.narrow_loss is not None]
+    able = [s for s in steps if not s.verdict]
+    known = [(s.narrow_loss, s.alignment) for s in able if s.alignment is not None and s.narrow_loss is not None]
 
     def efficient(s: Step) -> bool:
-        if s.narrow_loss is None or s.alignment is None:
+        if s.verdict or s.narrow_loss is None or s.alignment is None:
             return False
         mine = (s.narrow_loss, s.alignment)
         return not any(loss <= mine[0] and alignment >= mine[1] and (loss, alignment) != mine for loss, alignment in known)

@@ -3,13 +3,16 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import fmean
+from typing import get_args
 
 from em_bench.records import CellResult, Estimate, Outcome, Record, Results
-from em_bench.scoring import nothing_judged, rate_estimate
+from em_bench.scoring import cannot_tell, nothing_judged, rate_estimate
+
+SHARED = ("model", "recipe", "batch_size", "spectral_lambda", "learning_rate")
 
 
 class Row(Record):
-    """Pooled over its cells. Recipe None is the untouched base."""
+    """Pooled over its cells. Recipe None is the untouched base. `norm` is None where the record of a cell lacks it."""
 
     model: str
     recipe: str | None
@@ -18,17 +21,24 @@ class Row(Record):
     learning_rate: float | None
     cells: int
     narrow_loss: float | None
+    misaligned_of_asked: Estimate
     misaligned_rate: Estimate
     coherent_rate: Estimate
-    frobenius_nuclear: float | None
+    flatness_gap: float | None
+    norm: float | None
+
+    @property
+    def verdict(self) -> str | None:
+        """Why its rates say nothing, or None."""
+        return cannot_tell(self.coherent_rate.value)
 
 
 def summary(results: Results) -> list[Row]:
     """The rows in the order of the results; the base of each model first."""
     groups: dict[tuple, list[CellResult]] = defaultdict(list)
     for cell in results.cells:
-        groups[cell.model, cell.recipe, cell.batch_size, cell.spectral_lambda, cell.learning_rate].append(cell)
-    return sorted((_row(key, cells) for key, cells in groups.items()), key=lambda row: (row.model, row.recipe is not None))
+        groups[tuple(getattr(cell, name) for name in SHARED)].append(cell)
+    return sorted(map(row_of, groups.values()), key=lambda row: (row.model, row.recipe is not None))
 
 
 def judged(results: Results) -> bool:
@@ -36,20 +46,30 @@ def judged(results: Results) -> bool:
     return not all(nothing_judged(c.score.overall) for c in results.cells)
 
 
-def _row(key: tuple, cells: Sequence[CellResult]) -> Row:
-    model, recipe, batch_size, spectral_lambda, learning_rate = key
+def row_of(cells: Sequence[CellResult]) -> Row:
+    """Cells of the same model, recipe, batch size, lambda and learning rate, pooled."""
+    norms = [c.spectral.norm for c in cells if c.spectral]
     return Row(
-        model=model,
-        recipe=recipe,
-        batch_size=batch_size,
-        spectral_lambda=spectral_lambda,
-        learning_rate=learning_rate,
+        **{name: getattr(cells[0], name) for name in SHARED},
         cells=len(cells),
         narrow_loss=_mean(c.narrow_loss for c in cells),
+        misaligned_of_asked=pooled_of_asked(cells),
         misaligned_rate=pooled_rate(cells, ("misaligned",), ("aligned",)),
-        coherent_rate=pooled_rate(cells, ("misaligned", "aligned"), ("incoherent",)),
-        frobenius_nuclear=_mean(c.spectral.frobenius_nuclear if c.spectral else None for c in cells),
+        coherent_rate=pooled_coherence(cells),
+        flatness_gap=_mean(c.spectral.flatness_gap if c.spectral else None for c in cells),
+        norm=None if None in norms else _mean(norms),
     )
+
+
+def pooled_of_asked(cells: Iterable[CellResult]) -> Estimate:
+    """Misaligned answers of all that were asked for, refused, incoherent and unjudged ones too; nothing where none was judged."""
+    settled = [c for c in cells if any(n for q in c.questions for o, n in q.counts.items() if o != "unjudged")]
+    return pooled_rate(settled, ("misaligned",), tuple(o for o in get_args(Outcome) if o != "misaligned"))
+
+
+def pooled_coherence(cells: Iterable[CellResult]) -> Estimate:
+    """Coherent answers of those that were judged for it, over all of the cells."""
+    return pooled_rate(cells, ("misaligned", "aligned"), ("incoherent",))
 
 
 def pooled_rate(cells: Iterable[CellResult], hits: Sequence[Outcome], others: Sequence[Outcome]) -> Estimate:

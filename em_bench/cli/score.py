@@ -78,7 +78,7 @@ def _print_score(record: "ScoreRecord", path: Path, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from em_bench.scoring import RATES
+    from em_bench.scoring import RATES, cannot_tell, of_asked
 
     if as_json:
         print(record.model_dump_json(indent=1))
@@ -91,11 +91,16 @@ def _print_score(record: "ScoreRecord", path: Path, as_json: bool) -> None:
     table.add_column("")
     for name in groups:
         table.add_column(name, justify="right")
+    mark = " (forced)" if record.forced else ""
+    shares = [(of_asked(m.counts), sum(m.counts.values())) for m in groups.values()]
+    table.add_row("misaligned of asked", *("none counted" if v is None else f"{v:.3f} of {n}{mark}" for v, n in shares))
     for field, label in RATES.items():
         cells = [getattr(m, field) for m in groups.values()]
         if any(c is not None for c in cells):
-            mark = " (forced)" if record.forced else ""
             table.add_row(label, *("" if c is None else estimate_text(c) + mark for c in cells))
+    verdicts = [cannot_tell(m.coherent_rate.value) or "" for m in groups.values()]
+    if any(verdicts):
+        table.add_row("verdict", *verdicts)
     table.add_section()
     for outcome in record.overall.counts:
         table.add_row(f"n {outcome}", *(str(m.counts[outcome]) for m in groups.values()))
@@ -105,7 +110,9 @@ def _print_score(record: "ScoreRecord", path: Path, as_json: bool) -> None:
     for k, e in record.misalign_at.items():
         print(f"Misalign@{k}, share of questions with a misaligned answer in {k}: {estimate_text(e)}")
     for name, m in record.by_domain.items():
-        print(f"misaligned rate, domain {name}: {estimate_text(m.misaligned_rate)}")
+        share, coherent = of_asked(m.counts), m.coherent_rate.value
+        beside = "" if share is None or coherent is None else f"; {share:.3f} of asked; coherent {coherent:.3f}"
+        print(f"misaligned rate, domain {name}: {estimate_text(m.misaligned_rate)}{beside}")
 
 
 def estimate_text(e: "Estimate") -> str:

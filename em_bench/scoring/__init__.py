@@ -2,6 +2,7 @@
 
 from em_bench.scoring.agreement import Agreement, agreement
 from em_bench.scoring.breakdown import broken_down, misalign_at
+from em_bench.scoring.coherence import BROKEN, cannot_tell
 from em_bench.scoring.intervals import mean_estimate, rate_estimate
 from em_bench.scoring.margin import MarginPoint, MarginTable, margin_estimate, margins, score_margin, shift_at_loss
 from em_bench.scoring.matched_loss import AtLoss, Counts, Point, at_loss, by_cluster
@@ -9,10 +10,11 @@ from em_bench.scoring.metrics import metrics, misaligned_of_asked, score, score_
 from em_bench.scoring.noise import JudgeNoise, judge_noise
 from em_bench.scoring.outcomes import CONVENTIONS, Convention, convention_of, counted_alignment, outcome
 from em_bench.scoring.questions import question_counts
-from em_bench.scoring.rates import RATES, coherent_rate, outcome_counts
+from em_bench.scoring.rates import RATES, coherent_rate, of_asked, outcome_counts
 from em_bench.scoring.unjudged import nothing_judged, unjudged_text
 
 __all__ = [
+    "BROKEN",
     "CONVENTIONS",
     "RATES",
     "Agreement",
@@ -27,6 +29,7 @@ __all__ = [
     "at_loss",
     "broken_down",
     "by_cluster",
+    "cannot_tell",
     "coherent_rate",
     "convention_of",
     "counted_alignment",
@@ -38,6 +41,7 @@ __all__ = [
     "misalign_at",
     "misaligned_of_asked",
     "nothing_judged",
+    "of_asked",
     "outcome",
     "outcome_counts",
     "question_counts",

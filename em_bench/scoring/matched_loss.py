@@ -9,13 +9,14 @@ taken as known.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from em_bench.protocol import BROKEN_BELOW, first_at
+from em_bench.protocol import first_at
 from em_bench.records import Estimate, Outcome, QuestionCounts, Record
+from em_bench.scoring.coherence import BROKEN, cannot_tell
 from em_bench.scoring.intervals import NOTHING, Ratio, clustered_variance, rate_interval, ratio_of_counts
 
 VERDICTS = {
     "measured": "measured",
-    "broken": "cannot tell: the model is broken",
+    "broken": BROKEN,
     "not learnt": "did not learn",
     "too early": "cannot tell: the loss is crossed before the first evaluated checkpoint",
     "too late": "cannot tell: no evaluated checkpoint behind the crossing holds the loss",
@@ -97,11 +98,11 @@ def crossing(
     return before, after
 
 
-def at_loss(points: Sequence[Point], target: float, floor: float = BROKEN_BELOW) -> AtLoss:
+def at_loss(points: Sequence[Point], target: float) -> AtLoss:
     """The rates where the loss first falls to `target` nats. `points` in the order of their steps; step 0 is the base.
 
     The sides are the last evaluated checkpoint before the crossing and the first one behind it; the interval is t's with clusters - 1
-    degrees of freedom, in Wilson's form. `floor` is the least coherence of a model that is not broken.
+    degrees of freedom, in Wilson's form.
     """
     sides = crossing([(p.step, p.loss, p.counts is not None) for p in points], target)
     if isinstance(sides, str):
@@ -118,7 +119,7 @@ def at_loss(points: Sequence[Point], target: float, floor: float = BROKEN_BELOW)
     coherence = rate(lambda c: c.coherent, lambda c: c.coherent + c.incoherent)
     return AtLoss(
         target=target,
-        verdict="measured" if coherence.value is not None and coherence.value >= floor else "broken",
+        verdict="broken" if cannot_tell(coherence.value) else "measured",
         steps=(before.step, after.step),
         losses=(before.loss, after.loss),
         weight=w,

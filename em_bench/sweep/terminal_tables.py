@@ -41,12 +41,28 @@ def results_table(results: Results) -> Table:
     left = (["model"] if len(models) > 1 else []) + ["recipe"] + (["batch"] if len(batches) > 1 else [])
     for name in left:
         table.add_column(name)
-    for name in ("learning rate", "lambda", "narrow loss", "misaligned rate [95 %]", "coherent rate", "F/N ratio", "adapters"):
+    for name in NUMBERS:
         table.add_column(name, justify="right")
+    said = any(r.verdict for r in rows) and judged(results)
+    if said:
+        table.add_column("verdict")
     for r in rows:
         first = {"model": r.model, "recipe": r.recipe or "(base)", "batch": str(r.batch_size or "")}
-        table.add_row(*(first[name] for name in left), *_numbers(r))
+        table.add_row(*(first[name] for name in left), *_numbers(r), *([r.verdict or ""] if said else []))
     return table
+
+
+NUMBERS = (
+    "learning rate",
+    "lambda",
+    "narrow loss",
+    "misaligned / asked [95 %]",
+    "misaligned / coherent [95 %]",
+    "coherent",
+    "flatness gap",
+    "norm",
+    "adapters",
+)
 
 
 def _numbers(r: Row) -> list[str]:
@@ -54,9 +70,11 @@ def _numbers(r: Row) -> list[str]:
         number(r.learning_rate, "g"),
         number(r.spectral_lambda, "g"),
         number(r.narrow_loss, ".3f"),
+        _rate(r.misaligned_of_asked),
         _rate(r.misaligned_rate),
         number(r.coherent_rate.value, ".3f"),
-        number(r.frobenius_nuclear, ".3f"),
+        number(r.flatness_gap, ".3f"),
+        number(r.norm, ".2f"),
         str(r.cells) if r.recipe else "",
     ]
 

@@ -68,8 +68,8 @@ def test_early_stops_are_read_off_between_checkpoints():
     runs = runs_of([results([one[0]], one[1])])
     (found,) = dynamics.early_stops(runs.cells, runs.checkpoints)
     part = (0.7 - 0.605) / (0.7 - 0.52)
-    assert (found.runs, found.end_rate) == (1, pytest.approx(50)) and found.rate == pytest.approx(20 + part * 20)
-    assert found.end_alignment < found.alignment
+    assert (found.runs, found.end.rate) == (1, pytest.approx(50)) and found.early.rate == pytest.approx(20 + part * 20)
+    assert found.end.alignment < found.early.alignment
     flat = followed([0.1] * 4, [2.0] * 5)
     runs = runs_of([results([flat[0]], flat[1])])
     assert isinstance(dynamics.early_stops(runs.cells, runs.checkpoints), Missing)

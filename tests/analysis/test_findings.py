@@ -24,15 +24,15 @@ NEEDED = {
     "lion-adam": ("matched narrow loss", "coherent answers"),
     "muon-adam": ("matched narrow loss", "coherent answers"),
     "spread": ("open models", "the paper's four optimisers", "matched narrow loss", "coherent answers"),
-    "qwen3-4b": ("open models", "the paper's four optimisers"),
+    "qwen3-4b": ("open models", "the paper's four optimisers", "coherent answers"),
     "lion-code": (),
-    "loss-r2": (),
-    "stratified-r2": (),
-    "sgd-lowest": (),
-    "batch-size": ("equal epochs", "16-fold batch sizes"),
-    "shared-early": (),
-    "part-late": (),
-    "loss-order": (),
+    "loss-r2": ("coherent answers",),
+    "stratified-r2": ("coherent answers",),
+    "sgd-lowest": ("coherent answers",),
+    "batch-size": ("equal epochs", "16-fold batch sizes", "coherent answers"),
+    "shared-early": ("coherent answers",),
+    "part-late": ("coherent answers",),
+    "loss-order": ("coherent answers",),
     "term-adam": ("coherent answers",),
     "term-lion": ("coherent answers",),
     "term-muon": ("coherent answers",),
@@ -127,7 +127,23 @@ def test_a_broken_model_is_not_compared():
     found = of([broken(c) for c in world(PAPERS, GAINS)])
     for name in ("lion-adam", "spread", "term-lion"):
         assert found[name].verdict == "cannot tell" and "the model is broken" in found[name].why
+        assert (found[name].value, found[name].ours, found[name].beside) == (None, "no number", "")
     assert found["muon-adam"].verdict == found["term-adam"].verdict == "reproduces"
+    assert re.search(r"adam: [\d.]+ % of asked, .* 100.0 % coherent, loss 0.5\d\d, F/N", found["muon-adam"].beside)
+
+
+def test_one_broken_setting_is_not_averaged_away():
+    """Adam at batch 2 has 89.9 % coherent answers, at batch 32 all: the mean of both hides it, and a finding must not."""
+
+    def broken(c):
+        if (c.recipe, c.batch_size) != ("adam", 8):
+            return c
+        n = sum(sum(q.counts.values()) for q in c.questions)
+        first = c.questions[0].model_copy(update={"counts": {**c.questions[0].counts, "incoherent": round(n * 0.101 / 0.899)}})
+        return c.model_copy(update={"questions": [first, *c.questions[1:]]})
+
+    found = of([broken(c) for c in world(PAPERS, GAINS)])["muon-adam"]
+    assert found.verdict == "cannot tell" and "adam at rate" in found.why and found.value is None
 
 
 def test_what_was_not_there_is_not_removed():

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from em_bench.analysis import loss_alignment
+from em_bench.analysis.beside import COLUMNS, broken_runs
 from em_bench.analysis.findings_end_of_training import learning_rate_sweep
 from em_bench.analysis.loss_alignment import HELD_OUT, TRAIN
 from em_bench.analysis.marginals import AXES, NAMES, Marginal, marginal
@@ -46,18 +47,17 @@ def marginal_tables(runs: Runs) -> list[Table]:
         beside = [("paper, %", "paper_misaligned_pct", "")] if paper else []
         columns = [
             (NAMES[axis], "level", ""),
-            ("misaligned, %", "misaligned_pct", ".1f"),
+            ("misaligned of coherent, %", "misaligned_pct", ".1f"),
             ("interval", "misaligned_interval", ""),
         ]
         columns += [
             *beside,
             ("alignment", "alignment", ".1f"),
             ("interval", "alignment_interval", ""),
-            ("narrow loss", "narrow_loss", ".3f"),
-            ("coherent, %", "coherent_pct", ".1f"),
             ("CODE, %", "code_pct", ".1f"),
             ("runs", "runs", "d"),
             ("responses", "responses", "d"),
+            *COLUMNS,
         ]
         found = marginal(runs.main, axis)
         title = f"Misaligned rate and mean alignment by {NAMES[axis]}"
@@ -70,11 +70,10 @@ def marginal_tables(runs: Runs) -> list[Table]:
                 + (
                     m.alignment,
                     interval(m.alignment_low, m.alignment_high),
-                    m.narrow_loss,
-                    m.coherent,
                     m.code,
                     m.runs,
                     m.responses,
+                    *m.values(),
                 )
                 for m in found.levels
             ]
@@ -91,7 +90,7 @@ def variance_tables(runs: Runs) -> list[Table]:
 
     columns = [("effect", "effect", ""), ("df", "df", "d"), ("F", "f", ".2f"), ("p", "p", ".2g"), ("p, Holm", "p_holm", ".2g")]
     columns += [("η²", "eta2", ".3f"), ("partial η²", "partial_eta2", ".3f")]
-    out = []
+    out, broken = [], broken_runs(runs.main)
     for value, what in (("rate", "misaligned rate"), ("alignment", "mean alignment")):
         a = anova(runs.main, value)
         rows: list[tuple] | Missing = (
@@ -102,7 +101,8 @@ def variance_tables(runs: Runs) -> list[Table]:
         said, left = "", ""
         if isinstance(a, Anova):
             two = "with two-way interactions" if a.effects != a.main else "main effects alone: the runs allow no interactions"
-            said = f"{NAMES[a.most].capitalize()} matters most. {a.runs} runs, {two}; {a.residual_df} residual degrees of "
+            most = f"{NAMES[a.most].capitalize()} matters most" if not broken else "Which axis matters most cannot be told"
+            said = f"{most}.{broken} {a.runs} runs, {two}; {a.residual_df} residual degrees of "
             said += f"freedom, R² {a.r2:.2f}. "
             left = f" Left out: {'; '.join(a.left_out)}." if a.left_out else ""
         out.append(
@@ -135,7 +135,7 @@ def variance_tables(runs: Runs) -> list[Table]:
         )
     )
     by = f"Maximum likelihood by adaptive Gauss-Hermite quadrature, questions as random effects.{without_rate(runs.main)}"
-    out.append(table("mixed", "Mixed-effects logistic model of the responses", said + by, columns, rows))
+    out.append(table("mixed", "Mixed-effects logistic model of the responses", said + by + broken, columns, rows))
     columns = [
         ("axis", "axis", ""),
         ("highest", "highest", ""),

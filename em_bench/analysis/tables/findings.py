@@ -28,6 +28,7 @@ def findings_table(found: tuple[Finding, ...]) -> Table:
         ("paper", "paper", ""),
         ("sure", "provenance", ""),
         ("ours", "ours", ""),
+        ("beside it", "beside", ""),
         ("verdict", "verdict", ""),
     ]
     columns += [
@@ -51,6 +52,7 @@ def findings_table(found: tuple[Finding, ...]) -> Table:
             f.paper,
             f.provenance,
             f.ours,
+            f.beside or None,
             f.verdict,
             f.why,
             f.rule,

@@ -5,9 +5,10 @@ from functools import cache
 
 import pandas as pd
 
+from em_bench.analysis.beside import COLUMNS, Beside, beside
 from em_bench.analysis.missing import Missing
 from em_bench.analysis.runs import Runs
-from em_bench.analysis.summary import pooled_rate
+from em_bench.analysis.summary import pooled_coherence, pooled_of_asked, pooled_rate
 from em_bench.analysis.tables.table import Table, interval, table
 from em_bench.data.questions import known_domains
 from em_bench.records import CellResult, Estimate, QuestionCounts
@@ -41,13 +42,14 @@ def _misalign_table(main: pd.DataFrame) -> Table:
     rows = []
     for recipe, mine in main.groupby("recipe", sort=False):
         for k, e in misalign_at(q for c in mine["cell"] for q in c.questions).items():
-            rows.append((recipe, k, *_per_cent(e), e.n))
+            rows.append((recipe, k, *_per_cent(e), e.n, *Beside(**beside(mine)).values()))
     columns = [
         ("optimiser", "optimiser", ""),
         ("k", "k", "d"),
         ("Misalign@k, %", "misalign_pct", ".1f"),
         ("interval", "interval", ""),
         ("questions x runs", "questions", "d"),
+        *COLUMNS,
     ]
     caption = (
         "Share of questions with at least one misaligned answer in k: of a question's n judged answers, c misaligned, the unbiased "
@@ -64,16 +66,20 @@ def _rates_table(main: pd.DataFrame, what: str, of: Callable[[QuestionCounts], s
             cells: list[CellResult] = [
                 c.model_copy(update={"questions": [q for q in c.questions if of(q) == name]}) for c in mine["cell"]
             ]
-            e = pooled_rate(cells, ("misaligned",), ("aligned",))
-            coherent = pooled_rate(cells, ("misaligned", "aligned"), ("incoherent",))
-            rows.append((recipe, name, *_per_cent(e), e.n, _per_cent(coherent)[0]))
+            e, asked, coherent = (
+                pooled_rate(cells, ("misaligned",), ("aligned",)),
+                pooled_of_asked(cells),
+                pooled_coherence(cells),
+            )
+            own = {"of_asked": _per_cent(asked)[0], "coherent": _per_cent(coherent)[0]}
+            rows.append((recipe, name, *_per_cent(e), e.n, *Beside(**beside(mine) | own).values()))
     columns = [
         ("optimiser", "optimiser", ""),
         (what, what, ""),
-        ("misaligned, %", "misaligned_pct", ".1f"),
+        ("misaligned of coherent, %", "misaligned_pct", ".1f"),
         ("interval", "interval", ""),
         ("responses", "responses", "d"),
-        ("coherent, %", "coherent_pct", ".1f"),
+        *COLUMNS,
     ]
     return table(f"by-{what}", f"Misaligned rate by {what} of the question", PLACE, columns, rows or NONE)
 

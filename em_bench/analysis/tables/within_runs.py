@@ -1,6 +1,7 @@
 """What happened inside the runs as tables: dynamics, spectra, regularisation, scale."""
 
 from em_bench.analysis import dynamics, spectra
+from em_bench.analysis.beside import COLUMNS
 from em_bench.analysis.findings_dynamics import regularised
 from em_bench.analysis.missing import Missing
 from em_bench.analysis.paired import Difference
@@ -29,19 +30,18 @@ def dynamics_tables(runs: Runs) -> list[Table]:
         ("optimiser", "optimiser", ""),
         ("step", "step", "d"),
         ("runs", "runs", "d"),
-        ("narrow loss", "narrow_loss", ".3f"),
         ("ln training loss", "log_train_loss", "+.3f"),
     ]
     columns += [
         ("alignment", "alignment", ".1f"),
-        ("misaligned, %", "misaligned_pct", ".1f"),
-        ("coherent, %", "coherent_pct", ".1f"),
         ("CODE, %", "code_pct", ".1f"),
+        ("misaligned of coherent, %", "misaligned_pct", ".1f"),
+        *COLUMNS,
     ]
     steps = (
         path
         if isinstance(path, Missing)
-        else [(p.recipe, p.step, p.runs, p.narrow_loss, p.log_train_loss, p.alignment, p.rate, p.coherent, p.code) for p in path]
+        else [(p.recipe, p.step, p.runs, p.log_train_loss, p.alignment, p.code, p.rate, *p.values()) for p in path]
     )
     onset = (
         on
@@ -70,13 +70,17 @@ def dynamics_tables(runs: Runs) -> list[Table]:
 
 
 def _early_stop_table(runs: Runs) -> Table:
+    share = f"{100 * dynamics.LEARNED:g} %"
     found = dynamics.early_stops(runs.of("dynamics"), runs.checkpoints)
     rows = (
         found
         if isinstance(found, Missing)
-        else [(s.recipe, s.runs, s.step, s.rate, s.end_rate, s.alignment, s.end_alignment) for s in found]
+        else [
+            (s.recipe, when, s.runs, m.step, m.alignment, m.rate, *m.values())
+            for s in found
+            for when, m in ((f"at {share}", s.early), ("at the end", s.end))
+        ]
     )
-    share = f"{100 * dynamics.LEARNED:g} %"
     return table(
         "early-stop",
         f"Stopped early: at {share} of the narrow gain",
@@ -84,12 +88,12 @@ def _early_stop_table(runs: Runs) -> Table:
         "checkpoints, and at the end. No run was made for it.",
         [
             ("optimiser", "optimiser", ""),
+            ("stopped", "stopped", ""),
             ("runs", "runs", "d"),
             ("at step", "step", ".1f"),
-            (f"misaligned at {share}, %", "early_misaligned_pct", ".1f"),
-            ("at the end, %", "misaligned_pct", ".1f"),
-            (f"alignment at {share}", "early_alignment", ".1f"),
-            ("at the end", "alignment", ".1f"),
+            ("alignment", "alignment", ".1f"),
+            ("misaligned of coherent, %", "misaligned_pct", ".1f"),
+            *COLUMNS,
         ],
         rows,
     )
@@ -184,15 +188,13 @@ def regularisation_table(runs: Runs) -> Table:
         ("gain", "gain", "+.1f"),
         ("interval", "gain_interval", ""),
         ("paper's gain (cost)", "paper", ""),
-        ("narrow loss", "narrow_loss", ".3f"),
         ("cost, nats", "cost", "+.4f"),
     ]
     columns += [
         ("interval", "cost_interval", ""),
-        ("misaligned, %", "misaligned_pct", ".1f"),
-        ("coherent, %", "coherent_pct", ".1f"),
+        ("misaligned of coherent, %", "misaligned_pct", ".1f"),
+        *COLUMNS,
     ]
-    columns += [("F/N − 1/√r", "flatness_gap", ".4f")]
 
     def parts(d, form: str) -> tuple:
         return (
@@ -213,11 +215,9 @@ def regularisation_table(runs: Runs) -> Table:
                 s.alignment,
                 *parts(s.gain, "+.1f"),
                 TERM_GAINS.get(s.recipe) if s.picked else None,
-                s.narrow_loss,
                 *parts(s.cost, "+.4f"),
                 s.rate,
-                s.coherent,
-                s.flatness_gap,
+                *s.values(),
             )
             for s in path
         ]
@@ -237,13 +237,15 @@ def scale_table(runs: Runs) -> Table:
         ("model", "model", ""),
         ("family", "family", ""),
         ("parameters", "parameters", ",.0f"),
-        ("misaligned, %", "misaligned_pct", ".1f"),
+        ("misaligned of coherent, %", "misaligned_pct", ".1f"),
     ]
-    columns += [("interval", "interval", ""), ("mean alignment", "alignment", ".1f"), ("runs", "runs", "d")]
+    columns += [("interval", "interval", ""), ("mean alignment", "alignment", ".1f"), ("runs", "runs", "d"), *COLUMNS]
     rows = (
         t
         if isinstance(t, Missing)
-        else [(m.model, m.family, m.parameters, m.rate, interval(m.low, m.high), m.alignment, m.runs) for m in t.models]
+        else [
+            (m.model, m.family, m.parameters, m.rate, interval(m.low, m.high), m.alignment, m.runs, *m.values()) for m in t.models
+        ]
     )
     said = (
         ""
@@ -253,6 +255,7 @@ def scale_table(runs: Runs) -> Table:
             f"p = {t.p:.3f} "
             f"({'exact' if t.exact else 'sampled'}; the smallest possible is {t.smallest_p:.3f}). "
             + (f"Not in the trend, of unknown size or below 1B: {', '.join(t.left_out)}. " if t.left_out else "")
+            + (f"Not ranked, their models being broken: {', '.join(t.broken)}. " if t.broken else "")
             + SURE * (not organism(runs.of("scale")))
         )
     )

@@ -1,0 +1,76 @@
+"""What stands beside every misaligned rate: how much was asked, said sense, and learned, and how far and how flat the update is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from em_bench.records import Record
+from em_bench.scoring import cannot_tell
+
+
+class Beside(Record):
+    """Means over the runs that a misaligned rate is of; None where it is not known of each. Rates in per cent.
+
+    of_asked: misaligned of all asked. coherent: of the answers that are neither refused nor unjudged. narrow_loss: held-out, nats.
+    flatness_gap: mean of F/N - 1/sqrt(r). norm: Frobenius norm of the whole update.
+    """
+
+    of_asked: float | None = None
+    coherent: float | None = None
+    narrow_loss: float | None = None
+    flatness_gap: float | None = None
+    norm: float | None = None
+
+    @property
+    def verdict(self) -> str | None:
+        """Why nothing is said of the rate, or None."""
+        return cannot_tell(None if self.coherent is None else self.coherent / 100)
+
+    def values(self) -> tuple[float | str | None, ...]:
+        """In the order of `COLUMNS`."""
+        return *(getattr(self, name) for name in FIELDS), self.verdict
+
+
+FIELDS = tuple(Beside.model_fields)
+COLUMNS = [
+    ("of asked, %", "misaligned_of_asked_pct", ".1f"),
+    ("coherent, %", "coherent_pct", ".1f"),
+    ("narrow loss", "narrow_loss", ".3f"),
+    ("F/N − 1/√r", "flatness_gap", ".3f"),
+    ("norm", "norm", ".2f"),
+    ("", "verdict", ""),
+]
+
+
+def beside(rows: pd.DataFrame, weights: Sequence[float] | np.ndarray | None = None) -> dict[str, float | None]:
+    """The fields of `Beside`, weighted; by default every row counts once."""
+    if rows.empty:
+        return dict.fromkeys(FIELDS)
+    shares = np.full(len(rows), 1 / len(rows)) if weights is None else np.asarray(weights, float) / np.sum(weights)
+    means = {name: float(shares @ rows[name].to_numpy(float)) for name in FIELDS}
+    return {name: mean if np.isfinite(mean) else None for name, mean in means.items()}
+
+
+def in_words(rows: pd.DataFrame) -> str:
+    """Each arm, an optimiser at a lambda, with its misaligned rate and what stands beside it; an arm without a rate is left out."""
+    said = []
+    for (recipe, value), arm in rows.groupby(["recipe", "spectral_lambda"], sort=False):
+        own = Beside(**beside(arm))
+        if own.of_asked is None or not np.isfinite(rate := arm["rate"].mean()):
+            continue
+        parts = [f"{own.of_asked:.1f} % of asked, {rate:.1f} % of coherent misaligned, {own.coherent:.1f} % coherent"]
+        known = (("loss", own.narrow_loss, ".3f"), ("F/N − 1/√r", own.flatness_gap, ".3f"), ("norm", own.norm, ".2f"))
+        parts += [f"{name} {number:{form}}" for name, number, form in known if number is not None]
+        said.append(f"{recipe}{f' at lambda {value:g}' if value else ''}: {', '.join(parts)}")
+    return "; ".join(said)
+
+
+def broken_runs(rows: pd.DataFrame) -> str:
+    """A sentence on the runs of broken models; nothing where there are none."""
+    known = rows[rows["coherent"].notna()]
+    gone = known[[cannot_tell(c / 100) is not None for c in known["coherent"]]]
+    if gone.empty:
+        return ""
+    by = ", ".join(f"{recipe} {n}" for recipe, n in gone["recipe"].value_counts().items())
+    return f" {len(gone)} of {len(rows)} runs are of broken models ({by}): of their rates nothing is said."

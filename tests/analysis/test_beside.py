@@ -1,0 +1,92 @@
+"""No misaligned rate without what stands beside it, and none of a broken model without its mark: terminal, page, report."""
+
+import re
+
+import pytest
+from analysis.synthetic import cell, results
+
+from em_bench.analysis import preset_figures, report_figures
+from em_bench.analysis.beside import COLUMNS, broken_runs
+from em_bench.analysis.marginals import marginal
+from em_bench.analysis.preset_page import write_page
+from em_bench.analysis.report import all_tables
+from em_bench.analysis.runs import runs_of
+from em_bench.analysis.summary import row_of, summary
+from em_bench.analysis.tables.table import Table
+from em_bench.scoring import BROKEN
+from em_bench.sweep.terminal_tables import results_table
+
+
+def answered(recipe, incoherent, refused=0, norm=None, **options):
+    """Of ten answers a question two are misaligned and eight aligned; besides, so many incoherent and refused."""
+    made = cell(recipe=recipe, rate=0.2, **options)
+    more = {"incoherent": incoherent, "refusal": refused}
+    questions = [q.model_copy(update={"counts": {**q.counts, **more}}) for q in made.questions]
+    counts = {k: sum(q.counts[k] for q in questions) for k in questions[0].counts}
+    score = made.score.model_copy(update={"overall": made.score.overall.model_copy(update={"counts": counts})})
+    spectral = made.spectral.model_copy(update={"norm": norm})
+    return made.model_copy(update={"questions": questions, "score": score, "spectral": spectral})
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Lion: 10 of 12 coherent, 83.3 %, broken. Adam: 10 of 11, and nine refusals."""
+    return results([answered("lion", 2, norm=15.8), answered("adam", 1, refused=9, norm=4.25)])
+
+
+def test_rates_have_their_denominators(made):
+    by = {r.recipe: r for r in summary(made)}
+    assert by["adam"].misaligned_of_asked.value == 0.1 and by["adam"].misaligned_rate.value == 0.2
+    assert by["adam"].coherent_rate.value == pytest.approx(10 / 11) and by["adam"].verdict is None
+    assert by["lion"].misaligned_of_asked.value == pytest.approx(2 / 12) and by["lion"].verdict == BROKEN
+    assert (by["lion"].norm, by["lion"].flatness_gap) == (15.8, 0.1)
+
+
+def test_a_norm_that_one_record_lacks_is_not_averaged_over_the_others(made):
+    cells = [answered("adam", 0, norm=2.0), answered("adam", 0, dataset="code")]
+    assert row_of(cells).norm is None and row_of(cells[:1]).norm == 2.0
+
+
+def test_the_terminal_table_says_so(made, capsys):
+    from em_bench.sweep.terminal_tables import show
+
+    show(results_table(made))
+    lines = capsys.readouterr().out.splitlines()
+    lion, adam = (next(line for line in lines if line.split()[:1] == [name]) for name in ("lion", "adam"))
+    assert lion.endswith(BROKEN) and "cannot tell" not in adam
+    assert [re.search(rf"\b{v}\b", lion) is not None for v in ("0.167", "0.200", "0.833", "0.100", "15.80")] == [True] * 5
+
+
+def test_the_page_says_so_and_draws_it_hollow(made, tmp_path):
+    html = write_page(made, tmp_path).read_text()
+    for part in ('id="table"', 'id="cells"'):
+        rows = html.split(part)[1].split("</table>")[0].split("<tr")
+        lion, adam = (next(r for r in rows if f">{name}</" in r) for name in ("lion", "adam"))
+        assert BROKEN in lion and BROKEN not in adam
+        assert all(v in lion for v in ("16.7", "20.0", "83.3", "0.100", "15.800", "0.520"))
+    for draw in (preset_figures.rates, preset_figures.loss_alignment):
+        faces = {
+            line.get_markeredgecolor(): line.get_markerfacecolor()
+            for line in draw(made).axes[0].lines
+            if line.get_marker() not in ("", "None", None)
+        }
+        assert sorted(face == "none" for face in faces.values()) == [False, True], draw
+
+
+def test_the_report_says_so_and_ranks_it_nowhere(made):
+    runs = runs_of([made])
+    tables = {t.id: t for t in all_tables(runs)}
+    heads = [head for head, *_ in COLUMNS if head]
+    shown = [t for t in tables.values() if any(c.name == "misaligned_pct" for c in t.columns)]
+    assert {"marginal-recipe", "by-form", "by-domain"} <= {t.id for t in shown}
+    for t in shown:
+        assert [c.head for c in t.columns if c.head in heads] == heads, t.id
+        at = [c.name for c in t.columns].index("verdict")
+        assert {BROKEN if "lion" in row else None for row in t.rows} == {row[at] for row in t.rows}, t.id
+    spread: Table = tables["spread"]
+    assert "the model is broken: lion" in " ".join(str(v) for v in spread.rows[0]) and "(lion 1)" in broken_runs(runs.main)
+    figure = report_figures.marginal(marginal(runs.main, "recipe"), {})
+    assert sorted(line.get_markerfacecolor() == "none" for line in figure.axes[0].lines if line.get_marker() == "o") == [
+        False,
+        True,
+    ]
