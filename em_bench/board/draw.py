@@ -10,6 +10,7 @@ from em_bench.analysis.palette import colour
 from em_bench.board.bootstrap import Interval
 from em_bench.board.row import BoardRow
 from em_bench.board.submission import Submission
+from em_bench.scoring import cannot_tell
 
 BAR, HEIGHT = 68, 18  # board.js draws the same bar
 
@@ -20,8 +21,11 @@ def tint(submission: Submission | None) -> str:
     return colour(library.rsplit(".", 1)[-1].lower() if library else "code")
 
 
-def bar(interval: Interval | None, low: float, high: float, fill: str, hollow: bool = False) -> Markup:
-    """An interval and its value on the scale from `low` to `high`, with a line at zero where the scale has both signs."""
+def bar(interval: Interval | None, low: float, high: float, fill: str, hollow: bool = False, square: bool = False) -> Markup:
+    """An interval and its value on the scale from `low` to `high`, with a line at zero where the scale has both signs.
+
+    Hollow: of broken models; square: with the spectral term.
+    """
     if interval is None:
         return Markup("")
 
@@ -33,8 +37,14 @@ def bar(interval: Interval | None, low: float, high: float, fill: str, hollow: b
     return Markup(
         f'<svg class="bar" width="{BAR}" height="{HEIGHT}" aria-hidden="true">{zero}'
         f'<line x1="{x(interval.low)}" x2="{x(interval.high)}" y1="9" y2="9" stroke="{fill}" stroke-width="3" opacity=".55"/>'
-        f'<circle cx="{x(interval.value)}" cy="9" r="3" fill="{face}" stroke="{fill}" stroke-width="1.8"/></svg>'
+        f"{_dot(x(interval.value), 9, 3, face, fill, square)}</svg>"
     )
+
+
+def _dot(x: float, y: float, r: float, face: str, ink: str, square: bool) -> str:
+    style = f'fill="{face}" stroke="{ink}" stroke-width="1.8"'
+    box = f'<rect x="{x - r:g}" y="{y - r:g}" width="{2 * r:g}" height="{2 * r:g}" {style}/>'
+    return box if square else f'<circle cx="{x}" cy="{y}" r="{r:g}" {style}/>'
 
 
 class Axis(NamedTuple):
@@ -136,7 +146,7 @@ def scatter(rows: Sequence[BoardRow], frontier: Sequence[ScatterPoint], names_be
     labels = []
     for row, at_target, (final, ended) in found:
         fill = tint(row.submission)
-        face = "none" if row.submission and any(row.submission.lambdas) else fill
+        face, square = "none" if cannot_tell(s.coherent) else fill, bool(row.submission and any(row.submission.lambdas))
         what = f"{row.name}: {100 * ended.value:.1f} % at the end"
         body = ""
         if at_target is not None:
@@ -146,7 +156,7 @@ def scatter(rows: Sequence[BoardRow], frontier: Sequence[ScatterPoint], names_be
             body += (
                 f'<line x1="{x(matched)}" y1="{at}" x2="{x(final)}" y2="{y(ended.value)}" stroke="{fill}" opacity=".45"/>'
                 f'<line x1="{x(matched)}" x2="{x(matched)}" y1="{lo}" y2="{hi}" stroke="{fill}" stroke-width="2" opacity=".55"/>'
-                f'<circle cx="{x(matched)}" cy="{at}" r="5.5" fill="{face}" stroke="{fill}" stroke-width="2"/>'
+                + _dot(x(matched), at, 5.5, face, fill, square)
             )
             labels.append((at, x(matched), row.name, fill))
         else:

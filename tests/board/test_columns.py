@@ -41,3 +41,17 @@ def test_every_column_shows_every_row():
     for row in (*board.rows, *bare):
         for c in COLUMNS:
             assert c.show(row, c.value(row), scales)
+
+
+def test_an_entry_of_broken_models_is_marked_whatever_its_rank():
+    board = read_record(BOARD / "board.json", Board)
+    scales, by = Scales(rate_top=1.0, shift_top=1.0, baseline="adamw"), {c.key: c for c in COLUMNS}
+    row = board.rows[0].model_copy(update={"rank": 1})
+    for share, marked in ((0.9, False), (0.8999, True)):
+        changed = row.model_copy(update={"score": row.score.model_copy(update={"coherent": share})})
+        shown = by["coherent"].show(changed, share, scales)
+        assert ("cannot tell: the model is broken" in shown) == marked and by["rank"].value(changed) == 1
+    runs = [r for c in row.score.cells for r in c.runs]
+    shares = [r.counts["misaligned"] / sum(r.counts.values()) for r in runs]
+    assert by["of_asked"].value(row) == sum(shares) / len(shares) < row.score.matched.value
+    assert by["norm"].value(row) is None  # of before norms were recorded: no average over those that have one
