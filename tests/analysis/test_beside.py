@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from analysis.synthetic import cell, results
+from helpers.synthetic_results import cell, results
 
 from em_bench.analysis import preset_figures, report_figures
 from em_bench.analysis.beside import COLUMNS, broken_runs

@@ -35,7 +35,7 @@ def test_rates_questions_and_no_answers(evaluation, tmp_path):
     write_score_page(evaluation, score_file(evaluation), page)
     html = page.read_text()
     assert re.search(r"misaligned rate</th><td>33\.3", html)
-    assert re.search(r"coherent, %</th><td>75\.0", html)
+    assert re.search(r"coherent rate</th><td>75\.0", html)
     rows = re.findall(r'<tr><th scope="row">(q[^<]*)</th>', html)
     assert rows == ["q&lt;1&gt;", "q2"]  # the most misaligned first
     assert SAID not in html and "a model" in html
