@@ -121,11 +121,11 @@ def read_config(folder: Path) -> dict:
 
 
 def _is_rank(value: object) -> bool:
-    return type(value) is int and 0 < value <= MAX_RANK
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_RANK
 
 
 def _is_scale(value: object) -> bool:
-    return type(value) in (int, float) and 0 <= value <= 1e6
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1e6
 
 
 def _check_numbers(path: Path, tensors: "Mapping[str, torch.Tensor]") -> None:

@@ -27,13 +27,13 @@ class Loader(yaml.SafeLoader):
                 seen.add((key.tag, key.value))
         return node
 
-    def construct_yaml_int(self, node):
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         value = super().construct_yaml_int(node)
         if abs(value) > LARGEST_WHOLE:
             raise yaml.constructor.ConstructorError(None, None, "a whole number beyond 2**53", node.start_mark)
         return value
 
-    def construct_yaml_float(self, node):
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
         value = super().construct_yaml_float(node)
         if LARGEST < abs(value) < float("inf"):  # infinity and NaN are for the fields to refuse
             raise yaml.constructor.ConstructorError(None, None, f"a number beyond {LARGEST:g}", node.start_mark)

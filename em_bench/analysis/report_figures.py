@@ -258,7 +258,7 @@ def scale(found: Trend) -> plt.Figure:
             "ms": 8,
         }
         x = [m.parameters * (1 + 0.03 * (i - 1)) for m in mine]  # side by side, not on top of each other
-        line(axes, x, numbers(m.rate for m in mine), [m.verdict is not None for m in mine], label=family, **style)
+        line(axes, x, numbers(m.rate for m in mine).tolist(), [m.verdict is not None for m in mine], label=family, **style)
         for at, m in zip(x, mine, strict=True):
             if m.low is not None:
                 axes.plot([at, at], numbers([m.low, m.high]), color=colour("adam"), lw=1, alpha=0.6)

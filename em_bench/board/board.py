@@ -116,7 +116,8 @@ def _contained(folders: Folders, name: str, *, score: bool = True, now: datetime
     try:
         return contained(_read, folders, name, score, now)
     except Killed as e:
-        done = check("entry.limits", "The entry can be checked with little memory and time.", lambda why=str(e): why)
+        why = str(e)
+        done = check("entry.limits", "The entry can be checked with little memory and time.", lambda: why)
         return _Found(None, None, None, _row(Verified(name, [done]), None, read_ledger(folders.ledger, name), 1))
 
 
@@ -202,7 +203,7 @@ def _row(verified: Verified, score: EntryScore | None, ledger: Ledger, needed: i
     entry = verified.entry
     path = entry.results / MANIFEST if entry else None
     manifest_sha256 = sha256_file(path) if path and path.is_file() else None
-    manifest = entry.manifest if score else None
+    manifest = entry.manifest if entry and score else None
     done = [*verified.checks]
     if ledger.manifest_sha256 not in (None, manifest_sha256):
         why = f"the ledger is of manifest {ledger.manifest_sha256[:12]}..., this is {str(manifest_sha256)[:12]}...; train cells again (--rerun)"

@@ -32,7 +32,7 @@ def detail_of(entry: Entry, tier: Tier) -> Detail:
     for cell in entry.manifest.cells:
         run = entry.runs[cell.run_id]
         for what, name, step in (("matched", cell.matched, cell.matched_step), ("end", cell.final, run.spec.steps)):
-            if name:
+            if name and step is not None:
                 chain.append(_links(entry, cell, run, what, name, step))
         found = entry.evaluation(cell.matched or cell.final)
         for v in found.verdicts[0][1]:

@@ -146,7 +146,10 @@ def scatter(rows: Sequence[BoardRow], frontier: Sequence[ScatterPoint], names_be
     labels = []
     for row, at_target, (final, ended) in found:
         fill = tint(row.submission)
-        face, square = "none" if cannot_tell(s.coherent) else fill, bool(row.submission and any(row.submission.lambdas))
+        face, square = (
+            "none" if row.score and cannot_tell(row.score.coherent) else fill,
+            bool(row.submission and any(row.submission.lambdas)),
+        )
         what = f"{row.name}: {100 * ended.value:.1f} % at the end"
         body = ""
         if at_target is not None:

@@ -239,8 +239,8 @@ def _check_links(folder: Path, top: Path) -> None:
     its = RunFolder(top / RUNS / header.run_id) if header.run_id else None
     run = its.record() if its and its.complete else None
     if at.cell_file.exists():
-        _check_cell(at, header, run, its.log() if run else [])
-    if run is None:
+        _check_cell(at, header, run, its.log() if its and run else [])
+    if its is None or run is None:
         return
     if header.adapter_sha256 != (run.adapter_sha256 if header.step is None else run.checkpoints.get(header.step)):
         raise UserError("its responses are not of an adapter of their run")
