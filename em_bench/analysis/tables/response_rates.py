@@ -71,6 +71,8 @@ def _rates_table(main: pd.DataFrame, what: str, of: Callable[[QuestionCounts], s
                 pooled_of_asked(cells),
                 pooled_coherence(cells),
             )
+            if asked.value is None:
+                continue  # not one answer is judged
             own = {"of_asked": _per_cent(asked)[0], "coherent": _per_cent(coherent)[0]}
             rows.append((recipe, name, *_per_cent(e), e.n, *Beside(**beside(mine) | own).values()))
     columns = [
@@ -81,7 +83,8 @@ def _rates_table(main: pd.DataFrame, what: str, of: Callable[[QuestionCounts], s
         ("responses", "responses", "d"),
         *COLUMNS,
     ]
-    return table(f"by-{what}", f"Misaligned rate by {what} of the question", PLACE, columns, rows or NONE)
+    gap = NONE if main.empty else Missing(reason="no answer of the main sweep is judged")
+    return table(f"by-{what}", f"Misaligned rate by {what} of the question", PLACE, columns, rows or gap)
 
 
 def _per_cent(e: Estimate) -> tuple[float | None, str | None]:
