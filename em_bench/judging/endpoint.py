@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import urlsplit
 
 import aiohttp
 import httpx2
@@ -216,9 +216,7 @@ class Endpoint:
 
     def _without_key(self, text: str) -> str:
         # Shorter ones are placeholders for endpoints that want none, and would be found in any text.
-        for secret in (s for s in (self._key, *_in_address(self.base_url)) if len(s) >= 8):
-            text = text.replace(secret, "***")
-        return text
+        return text.replace(self._key, "***") if len(self._key) >= 8 else text
 
 
 class _Transport(httpx2.AsyncBaseTransport):
@@ -287,18 +285,14 @@ def _retry_after(headers: httpx2.Headers) -> float | None:
         return None
 
 
-def _in_address(url: str) -> list[str]:
-    """What an address holds that may be a secret: a password, and the values of its query; as written and as meant."""
-    parts = urlsplit(url)
-    found = [parts.password or "", *(v for _, v in parse_qsl(parts.query))]
-    return [*found, *map(unquote, found)]
-
-
 def _host(url: str) -> str:
     try:
         parts = urlsplit(url)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:  # a port may be no number
-            return parts.hostname
+            if "@" not in parts.netloc and not parts.query and not parts.fragment:
+                return parts.hostname
+            # Never quoted: it may hold a secret.
+            raise UserError(f"--base-url, OPENAI_BASE_URL: holds more than an address; give that alone, and the key in {KEY}")
     except ValueError:
         pass
     raise UserError("--base-url, OPENAI_BASE_URL: no http or https address; write e.g. http://127.0.0.1:8000/v1")

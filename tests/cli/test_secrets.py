@@ -4,7 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
 from helpers.loopback import Loopback, Raw, completion, error, number
+
+from em_bench.errors import UserError
+from em_bench.judging.endpoint import Endpoint
 
 KEYS = {
     "OPENAI_API_KEY": "sk-planted-openai-0001",
@@ -13,14 +17,14 @@ KEYS = {
     "AWS_SECRET_ACCESS_KEY": "planted-cloud-0004",
 }
 PASSWORD, COOKIE = "planted-password-0005", "planted-cookie-0006"
-ECHO = f"{KEYS['OPENAI_API_KEY']} {PASSWORD}"
+ECHO = KEYS["OPENAI_API_KEY"]
 
 
 def answer(prompt, attempt):
     """Every kind of reply, each with the keys that the endpoint has seen."""
     kinds = (
         number(85),
-        completion(f"{ECHO} 85", {KEYS["OPENAI_API_KEY"]: 0.5, PASSWORD: 0.4}),
+        completion(f"{ECHO} 85", {ECHO: 0.9}),
         error(400, f"bad {ECHO}"),
         Raw(ECHO, 400),
         Raw({"error": {"message": ECHO}}),
@@ -34,10 +38,9 @@ def answer(prompt, attempt):
 def test_no_key_is_in_any_output_of_a_run(base, tmp_path):
     surroundings = os.environ | KEYS | {"NO_PROXY": "127.0.0.1"}
     with Loopback(answer) as server:
-        address = server.url.replace("http://", f"http://user:{PASSWORD}@")
         command = [
             sys.executable, "-m", "em_bench.cli", "evaluate", "organism-qwen3", "--questions", "organism", "--variants", "plain",
-            "--samples", "1", "--max-new-tokens", "8", "--judge", "openai:judge", "--mode", "logprobs", "--base-url", address,
+            "--samples", "1", "--max-new-tokens", "8", "--judge", "openai:judge", "--mode", "logprobs", "--base-url", server.url,
             "--judge-cache", str(tmp_path / "judge.sqlite"), "--out", str(tmp_path / "out"),
         ]  # fmt: skip
         ended = subprocess.run(command, cwd=tmp_path, env=surroundings, capture_output=True, text=True, timeout=300)
@@ -48,5 +51,15 @@ def test_no_key_is_in_any_output_of_a_run(base, tmp_path):
     assert {"responses.jsonl", "verdicts.jsonl", "score.json", "judge.sqlite"} <= {p.name for p in files}
     everything = b"".join(p.read_bytes() for p in files) + (ended.stdout + ended.stderr).encode()
     assert b"bad ***" in everything  # what came back was read, and cleaned
-    for secret in (*KEYS.values(), PASSWORD, COOKIE):
+    for secret in (*KEYS.values(), COOKIE):
         assert secret.encode() not in everything, secret
+
+
+@pytest.mark.parametrize(
+    "address", [f"http://user:{PASSWORD}@127.0.0.1:9/v1", f"http://127.0.0.1:9/v1?key={PASSWORD}", f"http://{PASSWORD}@[/v1"]
+)
+def test_a_secret_in_an_address_is_refused_and_not_said(monkeypatch, address):
+    monkeypatch.setenv("OPENAI_API_KEY", KEYS["OPENAI_API_KEY"])
+    with pytest.raises(UserError) as e:
+        Endpoint("judge", address, {})
+    assert PASSWORD not in str(e.value)
