@@ -27,6 +27,7 @@ class MarginRow(Record):
     margin: Estimate
     at_target: Estimate | str | None = None
     at_end: Estimate | None = None
+    beyond_control: Estimate | None = None
     to_misaligned: Estimate | None = None
     to_aligned: Estimate | None = None
     neutral: float | None
@@ -37,7 +38,13 @@ class MarginRow(Record):
 def margin_rows(results: Results) -> list[MarginRow]:
     """The rows in the order of the results, each model's base first."""
     ended, earlier, bases = _sorted_out(results)
-    return [_row(key, cells, earlier, bases[key[0]]) for key, cells in ended.items()]
+    return [_row(key, cells, earlier, bases[key[0]], ended.get(_control(key), [])) for key, cells in ended.items()]
+
+
+def _control(key: Settings) -> Settings:
+    """The same settings on good answers to the same questions: of `X_bad`, `X_good`."""
+    model, dataset, *rest = key
+    return (model, f"{dataset.removesuffix('_bad')}_good" if dataset and dataset.endswith("_bad") else "", *rest)
 
 
 def _sorted_out(
@@ -58,7 +65,11 @@ def _sorted_out(
 
 
 def _row(
-    key: Settings, cells: Sequence[CellMargin], earlier: Mapping[str | None, list[CellMargin]], base: CellMargin
+    key: Settings,
+    cells: Sequence[CellMargin],
+    earlier: Mapping[str | None, list[CellMargin]],
+    base: CellMargin,
+    control: Sequence[CellMargin],
 ) -> MarginRow:
     model, dataset, recipe, learning_rate, spectral_lambda, batch_size = key
     domains = {q.question_id: q.domain for q in base.questions}
@@ -69,6 +80,7 @@ def _row(
         tuned = {
             "at_target": _at_target(cells, earlier, before, domains),
             "at_end": _pooled(ends, before, domains),
+            "beyond_control": _pooled(ends, _mean_margins(control), domains) if control else None,
             "to_misaligned": _share(ends, domains, lambda q, v: before[q] <= 0 < v),
             "to_aligned": _share(ends, domains, lambda q, v: v <= 0 < before[q]),
         }
@@ -92,6 +104,11 @@ def _row(
 
 def _margins(cell: CellMargin) -> dict[str, float]:
     return {q.question_id: q.margin for q in cell.questions}
+
+
+def _mean_margins(cells: Sequence[CellMargin]) -> dict[str, float]:
+    found = [_margins(c) for c in cells]
+    return {q: fmean(f[q] for f in found) for q in found[0]}
 
 
 def _pooled(found: Sequence[Mapping[str, float]], before: Mapping[str, float], domains: Mapping[str, str]) -> Estimate:
@@ -151,6 +168,11 @@ def sentence(rows: Sequence[MarginRow]) -> str:
                     f"{dataset} moves the margin by {low:+.3f} ({least}) to {high:+.3f} ({most}) nats a byte {where}, "
                     f"a difference between optimisers of {high - low:.3f}"
                 )
+        parts += [
+            f"{r.dataset} less its control, {r.recipe}, question by question: {shift(r.beyond_control)}"
+            for r in plain
+            if r.beyond_control
+        ]
     return "; ".join(parts) + "." if parts else "No adapter has been measured."
 
 

@@ -18,8 +18,8 @@ BUILD_S = 40.0  # pre-training an organism
 ROW_S = 0.0015  # a training row of an organism, forward and backward
 RUN_S = 0.8  # loading, held-out losses and checkpoints of a run
 RESPONSE_S = 0.004  # an answer of an organism
-# A language model on one core, bfloat16, a billion parameters (from SmolLM2-135M: 0.29 s a row of some 60 tokens, 0.2 s an answer).
-CPU_ROW_S, CPU_ANSWER_S = 2.2, 1.5
+# A language model on one core, bfloat16, a billion parameters (from SmolLM2-135M: 0.29 s a row of some 60 tokens, 0.07 s an answer).
+CPU_ROW_S, CPU_ANSWER_S = 2.2, 0.5
 HELD_OUT_ROWS = 9 * 48 / 3  # of a run without a GPU: its held-out rows at each log-spaced step, forward alone
 CHECKPOINTS = 8  # log-spaced steps at which a run is asked, its end among them
 REPORT_S = 5.0

@@ -114,6 +114,17 @@ def test_the_page_and_the_sentence_are_made_from_the_numbers(swept):
     assert f"{shifts[least]:+.3f} ({least}) to {shifts[most]:+.3f} ({most})" in said
 
 
+def test_a_row_stands_against_its_own_control(swept):
+    """Good answers to the same questions, the same recipe: planted by renaming, the shift less the control's, question by question."""
+    names = {"medical": "x_bad", "code": "x_good"}
+    renamed = [c.model_copy(update={"dataset": names.get(c.dataset)}) for c in swept[0].margins]
+    rows = {(r.dataset, r.recipe): r for r in margin_rows(swept[0].model_copy(update={"margins": renamed}))}
+    bad, good = rows["x_bad", "adamw"], rows["x_good", "adamw"]
+    assert bad.beyond_control.value == pytest.approx(bad.at_end.value - good.at_end.value)
+    assert good.beyond_control is None is rows["x_bad", "sgd"].beyond_control
+    assert "x_bad less its control, adamw" in sentence([*rows.values()])
+
+
 def test_nothing_is_measured_twice(swept, monkeypatch):
     results, page = swept
     again = reproduce(make_plan(load_preset(str(page.parents[2] / "mini.yaml"))), page.parents[1])
