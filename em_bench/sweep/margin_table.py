@@ -12,18 +12,22 @@ def margin_table(results: Results) -> Table:
     rows = margin_rows(results)
     targets = sorted({f"{r.dataset} at {r.target:g}" for r in rows if r.target})
     title = f"{results.preset}: {', '.join(sorted({r.model for r in rows}))}" + (" (partial)" if results.missing else "")
-    caption = f"shift of the margin in nats a byte [95 %, by domain]; narrow loss matched: {', '.join(targets) or 'no target'}"
+    bases = ", ".join(f"{r.model} {shift(r.margin)}" for r in rows if r.recipe is None)
+    caption = (
+        f"flips: share to misaligned / to aligned; the base's margin: {bases}\n"
+        f"shift of the margin in nats a byte [95 %, by domain]; narrow loss matched: {', '.join(targets) or 'no target'}"
+    )
     table = Table(title=title, caption=caption, box=box.SIMPLE, title_justify="left", caption_justify="left")
     for name in ("dataset", "recipe"):
         table.add_column(name)
     for name in (
         "rate",
         "lambda",
-        "narrow loss",
+        "loss",
         "shift, matched",
         "shift, end",
         "less control",
-        "flips bad / good",
+        "flips",
         "neutral",
         "norm",
         "F/N gap",
@@ -32,7 +36,7 @@ def margin_table(results: Results) -> Table:
     for r in rows:
         table.add_row(
             r.dataset or "",
-            r.recipe or f"(base: margin {shift(r.margin)})",
+            r.recipe or "(base)",
             number(r.learning_rate, "g"),
             number(r.spectral_lambda, "g"),
             number(r.narrow_loss, ".3f"),
