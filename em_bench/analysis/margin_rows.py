@@ -162,11 +162,13 @@ def sentence(rows: Sequence[MarginRow]) -> str:
                 continue
             (low, least), (high, most) = min(known), max(known)
             if len(known) == 1:
-                parts.append(f"{dataset} moves the margin by {low:+.3f} nats a byte {where} ({least})")
+                parts.append(
+                    f"{dataset} moves the margin by {low:+.3f} nats a byte {where} ({least}){_apart([e for _, e in found if e is not None])}"
+                )
             else:
                 parts.append(
                     f"{dataset} moves the margin by {low:+.3f} ({least}) to {high:+.3f} ({most}) nats a byte {where}, "
-                    f"a difference between optimisers of {high - low:.3f}"
+                    f"a difference between optimisers of {high - low:.3f}{_apart([e for _, e in found if e is not None])}"
                 )
         parts += [
             f"{r.dataset} less its control, {r.recipe}, question by question: {shift(r.beyond_control)}"
@@ -174,6 +176,11 @@ def sentence(rows: Sequence[MarginRow]) -> str:
             if r.beyond_control
         ]
     return "; ".join(parts) + "." if parts else "No adapter has been measured."
+
+
+def _apart(found: Sequence[Estimate]) -> str:
+    apart = sum(e.low is not None and e.high is not None and not e.low <= 0 <= e.high for e in found)
+    return f" ({apart or 'none'} of {len(found)} intervals without 0)"
 
 
 def shift(e: Estimate | str | None) -> str:
