@@ -21,7 +21,7 @@ ECHO = KEYS["OPENAI_API_KEY"]
 
 
 def answer(prompt, attempt):
-    """Every kind of reply, each with the keys that the endpoint has seen."""
+    """Every kind of reply, each with the key that the endpoint has seen; what is asked again is answered."""
     kinds = (
         number(85),
         completion(f"{ECHO} 85", {ECHO: 0.9}),
@@ -29,7 +29,7 @@ def answer(prompt, attempt):
         Raw(ECHO, 400),
         Raw({"error": {"message": ECHO}}),
     )
-    reply = kinds[len(prompt) % len(kinds)]
+    reply = kinds[len(prompt) % len(kinds)] if attempt == 1 else number(85)
     reply = reply if isinstance(reply, Raw) else Raw(reply)
     reply.headers = {**reply.headers, "Set-Cookie": COOKIE, "X-Echo": KEYS["OPENAI_API_KEY"]}
     return reply
