@@ -45,7 +45,7 @@ def test_no_key_is_in_any_output_of_a_run(base, tmp_path):
         ]  # fmt: skip
         ended = subprocess.run(command, cwd=tmp_path, env=surroundings, capture_output=True, text=True, timeout=300)
         calls = server.calls
-    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert ended.returncode == 1, ended.stderr[-2000:]  # some answers are left unjudged
     assert calls > 20
     files = [p for p in tmp_path.rglob("*") if p.is_file()]
     assert {"responses.jsonl", "verdicts.jsonl", "score.json", "judge.sqlite"} <= {p.name for p in files}
