@@ -43,8 +43,8 @@ def margin_rows(results: Results) -> list[MarginRow]:
 
 def _control(key: Settings) -> Settings:
     """The same settings on good answers to the same questions: of `X_bad`, `X_good`."""
-    model, dataset, *rest = key
-    return (model, f"{dataset.removesuffix('_bad')}_good" if dataset and dataset.endswith("_bad") else "", *rest)
+    dataset = key[1]
+    return (key[0], f"{dataset.removesuffix('_bad')}_good" if dataset and dataset.endswith("_bad") else "", *key[2:])
 
 
 def _sorted_out(

@@ -125,9 +125,11 @@ def test_the_steps_of_the_workflow_pass_an_honest_entry(checkouts):
     assert "::warning::" not in ended.stdout
 
 
-def test_the_steps_of_the_workflow_point_at_changes_elsewhere(checkouts):
-    (checkouts / "submitted" / "leaderboard" / "ledger").mkdir()
-    (checkouts / "submitted" / "leaderboard" / "ledger" / "lazy.json").write_text("{}")
+@pytest.mark.parametrize("path", ["leaderboard/ledger/lazy.json", "em_bench/submissions/x.py", "docs/.git"])
+def test_the_steps_of_the_workflow_point_at_changes_elsewhere(checkouts, path):
+    changed = checkouts / "submitted" / path
+    changed.parent.mkdir(parents=True)
+    changed.write_text("{}")
     ended = run_steps(checkouts)
     assert ended.returncode == 0 and "::warning::This pull request" in ended.stdout
 
