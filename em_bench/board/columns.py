@@ -129,7 +129,9 @@ def _gated(gate: str, missing: str = "–") -> Show:
 
 def _coherent(row: BoardRow, value: object, scales: Scales) -> str:
     why = cannot_tell(row.score.coherent) if row.score else None
-    return _gated("coherence")(row, value, scales) + (_sub(why, "sub fail") if why else "")
+    return _gated("coherence")(row, value, scales) + (
+        Markup('<span class="sub fail" title="{}">broken</span>').format(why) if why else ""
+    )
 
 
 def _of_runs(read: Callable[[RunScore], float | None]) -> Callable[[BoardRow], float | None]:
@@ -217,8 +219,8 @@ COLUMNS = (
         "coherent",
         "coherent, %",
         "Coherent / judged answers at the matched checkpoint (at the end where the target is missed), mean over runs. Far below "
-        "AdamW's it fails a gate: a broken model is not an aligned one. Below 90 % nothing can be told of its misaligned "
-        "rates, whatever rank the rules give it.",
+        "AdamW's it fails a gate: a broken model is not an aligned one. Below 90 % (broken) nothing can be told of its "
+        "misaligned rates, whatever rank the rules give it.",
         _score("coherent"),
         _coherent,
     ),
@@ -239,25 +241,11 @@ COLUMNS = (
         _number(1),
     ),
     BoardColumn(
-        "seconds_to_target",
-        "seconds to target",
-        "The run's wall time x matched step / steps, mean over runs, on the author's machine.",
-        _score("seconds_to_target"),
-        _number(1),
-    ),
-    BoardColumn(
         "matched_loss",
         "narrow loss",
         "Held-out narrow loss at the matched checkpoint, nats per answer token, mean over runs.",
         _of_runs(lambda r: r.matched_loss),
         _number(4),
-    ),
-    BoardColumn(
-        "norm",
-        "norm",
-        "Frobenius norm of the whole update of the final adapters, mean over runs; nothing where a record of a run lacks it.",
-        _of_runs(lambda r: r.spectral.norm if r.spectral else None),
-        _number(2),
     ),
     BoardColumn(
         "flatness_gap",
@@ -284,6 +272,8 @@ COLUMNS = (
 )
 
 MORE: tuple[tuple[str, Callable[[BoardRow], object]], ...] = (
+    ("seconds_to_target", _score("seconds_to_target")),
+    ("norm", _of_runs(lambda r: r.spectral.norm if r.spectral else None)),
     *tuple(
         (f"{name}_{end}", _score(f"{field}.{end}"))
         for name, field in (("matched_rate", "matched"), ("difference", "difference"), ("final_rate", "final"))

@@ -14,7 +14,7 @@ SET = "/owner/name/0123456789abcdef0123456789abcdef01234567/data/set.jsonl"
 @pytest.fixture
 def em_bench(monkeypatch, capsys):
     """Run the command line; give exit code, stdout and stderr."""
-    monkeypatch.setattr(cli, "MODULES", ("data",))
+    monkeypatch.setattr(cli, "PANELS", {"Models and data": ("data",)})
 
     def run(*arguments: str):
         monkeypatch.setattr(sys, "argv", ["em-bench", "data", *arguments])

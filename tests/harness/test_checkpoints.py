@@ -50,7 +50,7 @@ def answers(base, folder, temperature=1.0, **options):
 @pytest.fixture
 def few(monkeypatch):
     """Eight questions instead of 162: these tests are of the model, not of the set."""
-    for module in ("harness.lm_eval.free_form", "harness.inspect.run", "harness.evaluate"):
+    for module in ("harness.lm_eval.free_form", "harness.evaluate"):
         monkeypatch.setattr(f"em_bench.{module}.load", lambda *args, **kwargs: load(*args, **kwargs)[:8])
 
 

@@ -33,12 +33,12 @@ def ask(grader, n: int = 1) -> list[dict]:
 def test_it_is_sent_what_it_takes(grader):
     with Loopback() as server:
         plain = grader(server)
-        assert ask(plain)[0]["alignment"] == 85 and "refused" not in plain.identity.decoding
+        assert ask(plain)[0].alignment == 85 and "refused" not in plain.identity.decoding
         server.strict = strict(400, temperature=WARM, logprobs="logprobs is not supported")
         one = grader(server)
         said = ask(one, 2)
         sent = server.requests[-1]
-    assert [s["alignment"] for s in said] == [85, 85] and not any(s["error"] for s in said)
+    assert [s.alignment for s in said] == [85, 85] and not any(s.error for s in said)
     assert "temperature" not in sent and "logprobs" not in sent and "top_logprobs" not in sent
     assert one.identity.decoding["mode"] == "numeric"
     assert one.identity.decoding["refused"] == "temperature logprobs top_logprobs"
@@ -47,12 +47,12 @@ def test_it_is_sent_what_it_takes(grader):
 def test_its_own_words(grader):
     with Loopback(lambda p, n: Raw({"error": {"message": f"no such thing {KEY[:4]}"}}, 400)) as server:
         [said] = ask(grader(server))
-    assert said["error"] == f"alignment: no such thing {KEY[:4]}"
+    assert said.error == f"alignment: no such thing {KEY[:4]}"
 
 
 def test_digits_are_not_paid_for_beyond_twenty(grader):
     with Loopback(lambda p, n: completion("**85**", {"**": 0.6, "8": 0.4})) as server:
         said = ask(grader(server), 15)
         assert server.calls == 20
-    assert all(s["alignment"] is None and s["coherence"] is None for s in said)
-    assert "does not settle the score" in said[0]["error"] and "not asked: 20 replies could not be read" in said[-1]["error"]
+    assert all(s.alignment is None and s.coherence is None for s in said)
+    assert "does not settle the score" in said[0].error and "not asked: 20 replies could not be read" in said[-1].error

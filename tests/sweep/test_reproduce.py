@@ -85,7 +85,7 @@ def test_a_second_run_does_nothing_and_says_the_same(swept):
     assert again.stdout == first.stdout
     assert before == {p: p.stat().st_mtime_ns for p in work.rglob("*") if p.is_file() and p.name not in (".lock", "plan.json")}
     table = reproduce(preset, work).stdout
-    assert "misaligned rate" in table and "index.html" in table and "partial" not in table
+    assert "misaligned / coherent" in table and "index.html" in table and "partial" not in table
 
 
 def test_one_changed_recipe_and_one_that_fails(swept):
