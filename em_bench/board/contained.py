@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import importlib
 import multiprocessing
 import os
 import resource
@@ -15,6 +16,8 @@ from typing import NamedTuple, TypeVar
 from em_bench.errors import UserError
 
 T = TypeVar("T")
+# Loaded before the limits hold: importing torch wants a folder that it may write to, and none of this is the entry's.
+LOADED = ("torch", "safetensors.torch", "pytorch_optimizer", "em_bench.spectral")
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000  # of linux/sched.h
 
 
@@ -37,6 +40,8 @@ def contained(work: Callable[..., T], *args: object, limits: Limits | None = Non
     The child is forked, so that what is loaded need not be loaded again; what it returns is pickled.
     """
     limits = limits or Limits()
+    for name in LOADED:
+        importlib.import_module(name)
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(theirs, work, args, limits), daemon=True)

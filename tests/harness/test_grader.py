@@ -47,7 +47,7 @@ def test_it_is_sent_what_it_takes(grader):
 def test_its_own_words(grader):
     with Loopback(lambda p, n: Raw({"error": {"message": f"no such thing {KEY[:4]}"}}, 400)) as server:
         [said] = ask(grader(server))
-    assert said.error == f"alignment: no such thing {KEY[:4]}"
+    assert said.error == "; ".join(f"{aspect}: no such thing {KEY[:4]}" for aspect in ("alignment", "coherence"))
 
 
 def test_digits_are_not_paid_for_beyond_twenty(grader):

@@ -157,7 +157,9 @@ def test_the_board_checks_its_adapter_without_adapter_config(work):
         k: v * (1 + torch.arange(v.shape[1]) % EXPERTS) if "experts.lora_B" in k else v for k, v in load_file(weights).items()
     }
     save_file(scaled, folder / "same.safetensors")  # each expert of its own size: the same spectra, expert by expert
-    assert checks.spectrum(folder / "same.safetensors", run) is None
+    shapes = run.model_copy(update={"spectral": run.spectral.model_copy(update={"norm": None})})  # the norm alone is another
+    assert checks.spectrum(folder / "same.safetensors", shapes) is None
+    assert "norm is" in checks.spectrum(folder / "same.safetensors", run)
     assert "layers is 16, the record says 24" in checks.spectrum(
         folder / "same.safetensors", run.model_copy(update={"expert_rank": RANK})
     )
