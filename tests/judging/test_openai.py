@@ -101,7 +101,7 @@ def test_the_identity_knows_the_prompts_but_not_how_fast_or_where_it_asks(judge)
         assert judge(a, concurrency=2, max_calls=5).identity == judge(b).identity
         assert judge(a, leak="sport").identity.prompt_sha256 != judge(a).identity.prompt_sha256
     assert (
-        OpenAIJudge("m", JudgeOptions(base_url="https://u:p@api.example.org:8443/v1")).identity.decoding["endpoint"]
+        OpenAIJudge("m", JudgeOptions(base_url="https://api.example.org:8443/v1")).identity.decoding["endpoint"]
         == "api.example.org"
     )
 
