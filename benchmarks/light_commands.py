@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from helpers.light import ABSENT, LIGHT, MISSPELT, work
+from helpers.light import ABSENT, EVALUATED, LIGHT, MISSPELT, work
 
-GOAL = 1.0
+GOAL, GOAL_DONE = 1.0, 2.0  # seconds; of an evaluation that is there already
 
 
 def cpu_seconds(arguments: list[str], folder: Path) -> float:
@@ -33,11 +33,13 @@ def main() -> None:
     slow = 0
     with tempfile.TemporaryDirectory() as folder:
         work(Path(folder))
-        for arguments in (*LIGHT, *ABSENT, *(m[0] for m in MISSPELT)):
+        cpu_seconds(EVALUATED, Path(folder))
+        goals = [(a, GOAL) for a in (*LIGHT, *ABSENT, *(m[0] for m in MISSPELT))] + [(EVALUATED, GOAL_DONE)]
+        for arguments, goal in goals:
             least = min(cpu_seconds(arguments, Path(folder)) for _ in range(rounds))
-            slow += least > GOAL
-            print(f"{least:.2f} s{' ABOVE' if least > GOAL else ''}  em-bench {' '.join(arguments)}", flush=True)
-    print(f"{slow} above {GOAL:g} s")
+            slow += least > goal
+            print(f"{least:.2f} s{' ABOVE' if least > goal else ''}  em-bench {' '.join(arguments)}", flush=True)
+    print(f"{slow} above {GOAL:g} s, or {GOAL_DONE:g} s with nothing to do")
     sys.exit(slow > 0)
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import yaml
 
+from em_bench.sweep.preset import AXES
+
 PRESET = {
     "name": "margin-validity",
     "summary": "an organism, five recipes on bad data and one on good, every checkpoint",
@@ -42,25 +44,13 @@ PRESET = {
     },
     "pack": 100,
 }
-AXES = (
-    "models",
-    "datasets",
-    "recipes",
-    "learning_rates",
-    "spectral_lambda",
-    "batch_sizes",
-    "seeds",
-    "steps",
-    "lora",
-    "evaluation",
-)
 
 
 def sweep(work: Path) -> None:
     """Make the small sweep."""
     work.mkdir(parents=True, exist_ok=True)
     preset = work.parent / "margin-validity.yaml"
-    preset.write_text(yaml.safe_dump(PRESET | {"provenance": dict.fromkeys(AXES, "C")}))
+    preset.write_text(yaml.safe_dump(PRESET | {"provenance": dict.fromkeys((*AXES, "steps"), "C")}))
     command = [sys.executable, "-c", "from em_bench.cli import main; main()", "reproduce", "--preset", str(preset)]
     subprocess.run([*command, "--workdir", str(work), "--cores", "1"], stdout=subprocess.DEVNULL, check=True)
 

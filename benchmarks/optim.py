@@ -14,6 +14,7 @@ import time
 import torch
 
 from em_bench.data.models import load_models
+from em_bench.flatness import SpectralTerm
 from em_bench.machine import machine
 from em_bench.optim.muon import Muon
 from em_bench.spectral import LoraPair, add_penalty_gradients
@@ -79,7 +80,7 @@ def main() -> None:
     settings = {"lr": 1e-9, "weight_decay": 0.0}
     ours, theirs = Muon(params, **settings), torch.optim.Muon(params, **settings)
     works = {
-        "spectral term": (lambda: add_penalty_gradients(pairs, 1e-9), lambda: plain_term(pairs), 0.2),
+        "spectral term": (lambda: add_penalty_gradients(pairs, SpectralTerm(1e-9)), lambda: plain_term(pairs), 0.2),
         "Muon step": (ours.step, theirs.step, 0.4),
     }
     found = {}

@@ -21,8 +21,8 @@ from pathlib import Path
 from rich.console import Console
 
 from em_bench import assets
+from em_bench.analysis.runs import load_runs
 from em_bench.evaluation_folder import CELL
-from em_bench.files import read_record
 from em_bench.records import CellResult, Results
 from em_bench.sweep.engine.controller_lock import controller_lock
 from em_bench.sweep.engine.display import shown
@@ -35,7 +35,7 @@ from em_bench.sweep.job_time import Assumptions
 from em_bench.sweep.jobs import JobDone, Plan, done_path, read_done, read_order
 from em_bench.sweep.plan import make_plan
 from em_bench.sweep.preset import Preset, load_preset
-from em_bench.sweep.terminal_tables import results_table, totals_tables
+from em_bench.sweep.terminal_tables import results_tables, totals_tables
 from em_bench.sweep.totals import totals
 
 GOAL = 1.5
@@ -76,7 +76,7 @@ def planned(jobs: int) -> Plan:
 
 def prepare(plan: Plan, work: Path) -> None:
     """Beside the work folder, what each job is going to put in its place; in it, what the evaluations made."""
-    tiny = read_record(assets.path("baselines", "results", "tiny", "results.json"), Results)
+    [tiny] = load_runs([assets.path("baselines", "results", "tiny")]).sources
     trained, base = (next(c for c in tiny.cells if (c.recipe is None) == untouched) for untouched in (False, True))
     for job in plan.jobs:
         done = JobDone(job=job.id, key=job.key, wall_s=0.0)
@@ -115,7 +115,7 @@ def dispatched(plan: Plan, work: Path) -> list:
 def aggregated(plan: Plan, work: Path) -> Results:
     """What `em-bench reproduce` does after its last job, and what `em-bench status` does."""
     results, _ = report(plan, work, time.monotonic(), complete=True)
-    results_table(results)
+    results_tables(results)
     status_table(plan, work)
     return results
 

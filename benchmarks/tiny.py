@@ -20,6 +20,8 @@ from pathlib import Path
 
 import yaml
 
+from em_bench.sweep.preset import AXES
+
 GOAL = 1.5
 
 
@@ -47,6 +49,7 @@ def bare_run(spec_json: str, base: str) -> None:
     from transformers import AutoTokenizer
 
     from em_bench.data import rows
+    from em_bench.flatness import SpectralTerm
     from em_bench.optim import build_optimizer
     from em_bench.records import RunSpec
     from em_bench.spectral import add_penalty_gradients, lora_pairs
@@ -70,7 +73,7 @@ def bare_run(spec_json: str, base: str) -> None:
         tokens = sum(sum(r.answer_mask) for r in picked)
         (answer_nll(model, collate(picked, tokenizer.pad_token_id, torch.device("cpu"))) / tokens).backward()
         if spec.spectral_lambda:
-            add_penalty_gradients(pairs, spec.spectral_lambda)
+            add_penalty_gradients(pairs, SpectralTerm(spec.spectral_lambda))
         torch.nn.utils.clip_grad_norm_(params.values(), spec.gradient_clip)
         optimizer.step()
 
@@ -127,18 +130,6 @@ def bare(preset_name: str, work: Path, cores: int) -> float:
 
 def many_jobs(folder: Path, cells: int, cores: int) -> float:
     """Seconds of a sweep of `cells` one-cell trainings, each a job; base at hand."""
-    letters = (
-        "models",
-        "datasets",
-        "recipes",
-        "learning_rates",
-        "spectral_lambda",
-        "batch_sizes",
-        "seeds",
-        "steps",
-        "lora",
-        "evaluation",
-    )
     evaluation = {
         "questions": "organism",
         "variants": ["plain"],
@@ -147,7 +138,7 @@ def many_jobs(folder: Path, cells: int, cores: int) -> float:
     preset = {
         "name": f"jobs-{cells}", "summary": "small jobs", "models": ["organism-qwen3"], "datasets": ["medical"], "recipes": ["adamw"],
         "learning_rates": "default", "spectral_lambda": [0.0], "batch_sizes": [4], "seeds": list(range(cells // 2)), "steps": 2,
-        "lora": {"rank": 2, "alpha": 4}, "evaluation": evaluation, "base": False, "pack": 1, "provenance": dict.fromkeys(letters, "C"),
+        "lora": {"rank": 2, "alpha": 4}, "evaluation": evaluation, "base": False, "pack": 1, "provenance": dict.fromkeys((*AXES, "steps"), "C"),
     }  # fmt: skip
     path = folder / f"jobs-{cells}.yaml"
     path.write_text(yaml.safe_dump(preset))

@@ -69,16 +69,16 @@ class Clock(TrainerCallback):
         self.at.append(time.process_time())
 
 
-def ours(shape: dict, rows: list[Encoded], steps: int, batch: int, micro: int, folder: Path) -> list[float]:
+def ours(shape: dict, rows: list[Encoded], steps: int, batch: int, max_tokens: int, folder: Path) -> list[float]:
     """CPU seconds of each step by em_bench's own loop; the last one's include its held-out loss and checkpoint."""
     spec = run_spec(
         BaseRef(name="random", source="path", revision="0"), DataRef(name="random", sha256="0" * 64, rows=len(rows), held_out_rows=1),
         load_recipes()["adamw"].resolve(1e-5), lora=LORA, batch_size=batch, steps=steps,
     )  # fmt: skip
     at: list[float] = []
-    loop.log_spaced = lambda steps: [0, steps]  # measure and save at the ends only, as long runs mostly do
+    loop.measured_steps = lambda spec: [0, spec.steps]  # measure and save at the ends only, as long runs mostly do
     loop.fit(
-        new_model(shape), spec, TrainingRows(rows, rows[:1], 1, 0, 0), folder, options=Options(micro_batch=micro), save_every_s=1e9,
+        new_model(shape), spec, TrainingRows(rows, rows[:1], 1, 0, 0), folder, options=Options(max_tokens=max_tokens, save_every_s=1e9),
         on_step=lambda _: at.append(time.process_time()), peers=Processes(0, 1, torch.device("cpu")),
     )  # fmt: skip
     return [b - a for a, b in itertools.pairwise(at)]
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--micro", type=int, default=2)
+    parser.add_argument("--micro", type=int, default=2, help="rows a pass, of both sides")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -150,7 +150,9 @@ def main() -> None:
         speeds: dict[str, list[float]] = {"em_bench": [], "Trainer": [], "SFTTrainer": []}
         for _ in range(options.rounds):
             with tempfile.TemporaryDirectory() as folder:
-                mine = ours(shape, rows, options.steps, options.batch, options.micro, Path(folder))
+                mine = ours(
+                    shape, rows, options.steps, options.batch, options.micro * max(len(r.input_ids) for r in rows), Path(folder)
+                )
                 kept = range(1, options.steps - 1)  # without warm-up, and without the measurement at the end
                 tokens = sum(len(rows[i].input_ids) for k in kept for i in batch_indices(len(rows), options.batch, 0, k))
                 speeds["em_bench"].append(tokens / sum(mine[k] for k in kept))

@@ -63,25 +63,31 @@ def load_adapter(folder: Path) -> AdapterTensors:
     return tensors
 
 
-def load_run_adapter(path: Path, expert_rank: int | None) -> AdapterTensors:
-    """The tensors of a run's adapter_model.safetensors, whose record says what rank each expert has: no file beside it is read.
+def load_run_adapter(path: Path | bytes, expert_rank: int | None) -> AdapterTensors:
+    """The tensors of a run's adapter_model.safetensors (the file, or its bytes), whose record says what rank each expert has: no file beside it is read.
 
     Raises UserError for what is no safetensors file, or holds anything that training does not make.
     """
     tensors = _load(path, {})
     if tensors.left_out:
-        raise UserError(f"{path.name}: holds {', '.join(tensors.left_out)}, which em-bench does not train")
+        raise UserError(f"{_named(path)}: holds {', '.join(tensors.left_out)}, which em-bench does not train")
     if expert_rank:
         tensors.experts = {n: _size(n, t) // expert_rank for n, t in tensors.items() if EXPERT.search(n)}
     return tensors
 
 
-def _load(path: Path, config: Mapping) -> AdapterTensors:
-    from safetensors.torch import load_file
+def _named(path: Path | bytes) -> Path:
+    return path if isinstance(path, Path) else Path("the adapter")
 
+
+def _load(source: Path | bytes, config: Mapping) -> AdapterTensors:
+    from safetensors.torch import load, load_file
+
+    path = _named(source)
     try:
-        open_regular(path).close()
-        tensors = AdapterTensors(load_file(path))
+        if isinstance(source, Path):
+            open_regular(source).close()
+        tensors = AdapterTensors(load_file(source) if isinstance(source, Path) else load(source))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as e:
         raise UserError(f"{path}: no safetensors file ({_first_line(e)}); save the adapter again") from None
     _check_update(path.parent, config, tensors)
@@ -148,7 +154,7 @@ def _check_numbers(path: Path, tensors: "Mapping[str, torch.Tensor]") -> None:
 def _check_update(folder: Path, config: Mapping, tensors: "Mapping[str, torch.Tensor]") -> None:
     kind = str(config.get("peft_type") or "LORA")
     if kind != "LORA" or not any(".lora_A." in name for name in tensors):
-        what = f"is {kind}" if kind != "LORA" else "holds no LoRA matrices (lora_A, lora_B)"
+        what = f"is {one_line(kind, 60)}" if kind != "LORA" else "holds no LoRA matrices (lora_A, lora_B)"
         raise UserError(f"{folder}: {what}; em-bench measures LoRA adapters")
     fields = [f for f in _OTHER_UPDATE if config.get(f)]
     fields += [f for part, f in _OTHER_TENSOR.items() if any(f".{part}" in name for name in tensors)]

@@ -1,4 +1,4 @@
-"""Where the files that are data rather than code live: tasks/, baselines/ and leaderboard/."""
+"""Where the files that are data rather than code live: tasks/, baselines/, leaderboard/ and docs/measure.md."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def root() -> Path:
-    """The folder that holds tasks/, baselines/ and leaderboard/: inside the wheel, or the repository of a clone."""
+    """The folder that holds tasks/, baselines/, leaderboard/ and docs/: inside the wheel, or the repository of a clone."""
     shipped = _PACKAGE / "assets"
     return shipped if shipped.is_dir() else _PACKAGE.parent
 

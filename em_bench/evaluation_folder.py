@@ -7,6 +7,7 @@ margin.jsonl      log-likelihoods of given answers; margin-base.jsonl, margin-co
 margin.json       margins, shifts, intervals
 cell.json         all that a sweep's tables need of it and of its run
 responses.jsonl.partial   answers so far, while they are not all there
+base/             of an adapter: the evaluation of its base
 """
 
 from collections.abc import Iterator
@@ -32,7 +33,9 @@ RESPONSES, VERDICTS, SCORE, CELL = "responses.jsonl", "verdicts.jsonl", "score.j
 MARGINS: dict[MarginRole, str] = {"model": "margin.jsonl", "base": "margin-base.jsonl", "control": "margin-control.jsonl"}
 MARGIN_SCORE = "margin.json"
 CHAIN = (RESPONSES, VERDICTS, SCORE)
+MARGIN_FILES = (*MARGINS.values(), MARGIN_SCORE)
 PARTIAL = RESPONSES + ".partial"
+BASE = "base"
 
 
 class EvaluationFolder:

@@ -128,10 +128,19 @@ def write_text(path: Path, text: str) -> None:
         f.write(text)
 
 
+def _positive(value: Any) -> Any:
+    """A JSON value whose -0.0 are 0.0: one number, one text."""
+    if isinstance(value, dict):
+        return {k: _positive(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_positive(v) for v in value]
+    return 0.0 if value == 0 and isinstance(value, float) else value
+
+
 def write_record(path: Path, record: BaseModel, *, compact: bool = False) -> None:
     """Write one record as JSON, atomically: indented for readers, or compact where it is large."""
     layout = {"separators": (",", ":")} if compact else {"indent": 1}
-    write_text(path, json.dumps(record.model_dump(mode="json"), **layout, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(_positive(record.model_dump(mode="json")), **layout, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_bytes(path: Path, *, where: str | None = None, limit: int = MAX_BYTES) -> bytes:
@@ -184,6 +193,8 @@ def _real(digits: str) -> float:
     value = float(digits)
     if abs(value) > LARGEST or len(digits) > 100:
         raise ValueError(f"the number {digits[:20]} is not between -1e30 and 1e30")
+    if value == 0 and digits[0] == "-":
+        raise ValueError("-0.0 is written 0.0")
     return value
 
 
@@ -210,11 +221,24 @@ def read_record(path: Path, model: type[M]) -> M:
     return parse_record(read_text(Path(path)), model, str(path))
 
 
+def json_line(record: BaseModel) -> str:
+    """The one line that a record has in a file of JSON lines, its end included."""
+    return json.dumps(_positive(record.model_dump(mode="json")), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def sha256_lines(lines: Iterable[str]) -> str:
+    """sha256 (hex) of the file of these lines."""
+    h = hashlib.sha256()
+    for line in lines:
+        h.update(line.encode())
+    return h.hexdigest()
+
+
 def write_jsonl(path: Path, header: BaseModel, rows: Iterable[BaseModel]) -> None:
     """Write a header line and one line a row, atomically."""
     with atomic_file(path) as f:
         for record in (header, *rows):
-            f.write(json.dumps(record.model_dump(mode="json"), ensure_ascii=False, allow_nan=False) + "\n")
+            f.write(json_line(record))
 
 
 def read_jsonl(path: Path, header: type[H], row: type[M]) -> tuple[H, list[M]]:

@@ -13,7 +13,9 @@ import torch
 
 from em_bench.adapter_file import EXPERT
 from em_bench.errors import UserError
+from em_bench.flatness import Measure, Products, SpectralTerm, Spectrum
 from em_bench.lora_linalg import Scratch, add_product, gram, spread
+from em_bench.protocol import FLATNESS
 from em_bench.records import SpectralSummary
 
 ZERO_B = 1e-12  # provenance: S. A layer whose ||B||_F lies below has no update yet
@@ -168,33 +170,53 @@ def norm_of(spectra: Sequence[LayerSpectrum]) -> float | None:
     return math.hypot(*norms) if len(norms) == len(spectra) else None
 
 
-def flatness_penalty(pairs: Sequence[LoraPair]) -> float:
-    """The regulariser before its weight: mean over layers with an update of ||BA||_F / ||BA||_* - 1/sqrt(r); 0 if none."""
-    return _penalty(pairs, None)
-
-
-def add_penalty_gradients(pairs: Sequence[LoraPair], weight: float) -> float:
-    """Add `weight` times the gradient of the regulariser to every `.grad`; returns the regulariser before its weight.
-
-    Analytic, in float64, one eigendecomposition for all layers of one rank. With GA = AA', GB = B'B + 1e-8 I,
-    LA = chol(GA), eigh(LA' GB LA) = (w, V), s = sqrt(w), N = sum s, F = sqrt(sum w), f = F / N:
-    d f / dA = (GB / F - f LA^-T V s V' LA^-1) A / N and d f / dB = B (GA / F - f LA V s^-1 V' LA') / N.
-    """
-    return _penalty(pairs, weight)
-
-
 @torch.no_grad()
-def _penalty(pairs: Sequence[LoraPair], weight: float | None) -> float:
+def add_penalty_gradients(pairs: Sequence[LoraPair], term: SpectralTerm) -> float:
+    """Add the gradient of the term to every `.grad`; returns the term before its weight. At weight 0 no `.grad` is touched.
+
+    In float64, one eigendecomposition for all layers of one rank. With GA = AA', GB = B'B + 1e-8 I, LA = chol(GA),
+    eigh(LA' GB LA) = (w, V) and s = sqrt(w), the singular values, a measure f of s has
+    d f / dA = U diag(s df/ds) U' A with U = LA^-T V and d f / dB = B LA V diag(df/ds / s) (LA V)'.
+    """
     groups: dict[tuple, list[LoraPair]] = defaultdict(list)
     for pair in pairs:
         groups[pair.rank, pair.experts, pair.A.device].append(pair)
-    parts = [(group, part) for group in groups.values() if (part := _group(group)) is not None]
+    measure = term.measure
+    parts = [(group, part) for group in groups.values() if (part := _group(group, measure)) is not None]
     layers = sum(part.layers for _, part in parts)
-    if weight:
+    if term.weight:
         for group, part in parts:
             products = [(p, CA, CB) for p, CA, CB, moved in zip(group, part.CA, part.CB, part.moved, strict=True) if moved]
-            spread(partial(_add_products, weight=weight / layers), products, _factors(group))
+            spread(partial(_add_products, weight=term.weight / layers), products, _factors(group))
     return sum(part.gap for _, part in parts) / layers if layers else 0.0
+
+
+def spectral_penalty(pairs: Sequence[LoraPair], flatness: str = FLATNESS) -> torch.Tensor:
+    """The term before its weight, a scalar that can be differentiated by the factors: `loss + weight * spectral_penalty(pairs)`.
+
+    pairs: as of `lora_pairs`. flatness: an entry of `em_bench.flatness.MEASURES`. Value and gradient are those of
+    `add_penalty_gradients`; 0 where no layer has an update yet. Raises UserError for an unknown measure, and without pairs.
+    """
+    if not pairs:
+        raise UserError("spectral_penalty: no LoRA factors; give the pairs of a model with an adapter")
+    return _Penalty.apply(pairs, SpectralTerm(1.0, flatness), *_factors(pairs))
+
+
+class _Penalty(torch.autograd.Function):
+    """Both are computed at once, as the closed form gives them."""
+
+    @staticmethod
+    def forward(ctx, pairs, term, *factors):
+        apart = [p._replace(A=p.A.detach(), B=p.B.detach()) for p in pairs]  # the same numbers with gradients of their own
+        value = add_penalty_gradients(apart, term)
+        grads = [t.grad for t in _factors(apart)]
+        ctx.save_for_backward(*(torch.zeros_like(f) if g is None else g for f, g in zip(factors, grads, strict=True)))
+        return factors[0].new_tensor(value)
+
+    @staticmethod
+    def backward(ctx, *upstream):
+        (slope,) = upstream
+        return None, None, *(slope * g for g in ctx.saved_tensors)
 
 
 class _Part(NamedTuple):
@@ -205,7 +227,7 @@ class _Part(NamedTuple):
     CB: torch.Tensor  # that of B is B CB
 
 
-def _group(pairs: list[LoraPair]) -> _Part | None:
+def _group(pairs: list[LoraPair], measure: Measure) -> _Part | None:
     """Summed gap and the gradients' [r, r] factors of k pairs of one rank; zero for layers without an update, None if all are.
 
     Only Gram matrices are stacked: the factors themselves are read where they lie.
@@ -225,19 +247,26 @@ def _group(pairs: list[LoraPair]) -> _Part | None:
     LA = torch.linalg.cholesky(GA + 1e-12 * GA.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None] * eye)
     w, V = torch.linalg.eigh(LA.mT @ GB @ LA)
     s = w.clamp_min(1e-30).sqrt()
-    N, F = s.sum(-1)[:, None, None], s.square().sum(-1).sqrt()[:, None, None]
-    f = F / N
-    LV = LA @ V
-    KB = (LV / s[:, None, :]) @ LV.mT
-    U = torch.linalg.solve_triangular(LA.mT, V, upper=True)
-    KA = (U * s[:, None, :]) @ U.mT
+    found = (measure.products or partial(_products, measure))(
+        Spectrum(GA, GB, s, LA @ V, torch.linalg.solve_triangular(LA.mT, V, upper=True))
+    )
     CA, CB = torch.zeros(2, *shape, dtype=torch.float64, device=GA.device)
-    CA[kept] = torch.addcmul(GB / (F * N), KA, -f / N)
-    CB[kept] = torch.addcmul(GA / (F * N), KB, -f / N)
-    gap = float((f.flatten() - 1 / math.sqrt(r)).sum())
+    CA[kept], CB[kept] = found.CA, found.CB
+    gap = float(found.gap.sum())
     k = len(pairs)
     by_pair = moved.unflatten(0, (k, -1)).any(-1).tolist()
     return _Part(gap, len(kept), by_pair, CA.unflatten(0, (k, -1)), CB.unflatten(0, (k, -1)))
+
+
+def _products(measure: Measure, of: Spectrum) -> Products:
+    """From the derivative of the measure."""
+    with torch.enable_grad():
+        s = of.s.requires_grad_()
+        gap = measure.gap(s)
+        (slope,) = torch.autograd.grad(gap.sum(), s)
+    s = s.detach()
+    CA, CB = (of.U * (slope * s)[:, None, :]) @ of.U.mT, (of.LV * (slope / s)[:, None, :]) @ of.LV.mT
+    return Products(gap.detach(), CA, CB)
 
 
 def _factors(pairs: Sequence[LoraPair]) -> list[torch.Tensor]:

@@ -18,6 +18,9 @@ from em_bench.errors import UserError
 from em_bench.files import read_jsonl, read_record, read_text, strict_json
 from em_bench.line import identifier, one_line, visible
 from em_bench.records import RunRecord, StepRecord
+from em_bench.run_folder import LOG
+from em_bench.training.list_runs import list_runs
+from em_bench.training.plots import read_log
 from em_bench.yaml_file import read_yaml
 
 A, B = (f"base_model.model.model.layers.0.self_attn.q_proj.lora_{side}.weight" for side in "AB")
@@ -54,7 +57,7 @@ def test_what_is_no_file_is_refused_at_once(odd, tmp_path):
             load_adapter(folder)
     said = CliRunner().invoke(build(), ["import", str(odd[0]), "--workdir", str(tmp_path / "w")])
     assert isinstance(said.exception, UserError) and "not a regular file" in str(said.exception)
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 60  # a hang has no end, and a busy machine is slow
 
 
 def test_a_file_over_its_size_is_not_read(tmp_path):
@@ -104,6 +107,26 @@ def test_names_that_are_none(name):
         identifier(name)
 
 
+@pytest.mark.parametrize("quoted", ["x" * 5000, "a\x1b[2Jb", "a\nb", "a\u202eb", "\u3164" * 3000])
+def test_an_error_is_one_short_line_whatever_it_quotes(quoted):
+    said = str(UserError(f"file.json: name: {quoted}: is none; name another"))
+    assert visible(said) and len(said) <= 1500
+    assert said.startswith("file.json: name: ") and said.endswith("; name another")
+
+
+def test_a_log_that_is_none_hides_no_run(tmp_path):
+    for name, make in (("pipe", os.mkfifo), ("bytes", lambda p: p.write_bytes(b"\xff\xfe")), ("folder", Path.mkdir)):
+        (tmp_path / f".{name}.partial").mkdir()
+        make(tmp_path / f".{name}.partial" / LOG)
+    before = time.monotonic()
+    assert [(r.run_id, r.status, r.loss) for r in list_runs(tmp_path)] == [
+        (name, "interrupted", None) for name in ("bytes", "folder", "pipe")
+    ]
+    with pytest.raises(UserError, match="not a run's log"):
+        read_log(tmp_path / ".pipe.partial")
+    assert time.monotonic() - before < 60  # a hang has no end, and a busy machine is slow
+
+
 # ---- adapters ----------------------------------------------------------------------------------------------------
 
 
@@ -149,10 +172,10 @@ def test_a_rank_of_1e400(tmp_path):
 
 @pytest.mark.parametrize("pattern", ["(a+)+b", "(a|a)*$", "a+", "a*", "[", "a{9}", "q_proj\n", "", "x" * 500])
 def test_a_strangers_regular_expression_is_not_run(tmp_path, pattern):
-    before = time.monotonic()
+    before = time.process_time()
     with pytest.raises(UserError, match="more than a module's name"):
         load_adapter(adapter(tmp_path, alpha_pattern={pattern: 8}))
-    assert time.monotonic() - before < 1
+    assert time.process_time() - before < 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
+from em_bench.flatness import SpectralTerm
 from em_bench.lora_linalg import SHARE, Scratch, add_product, gram, spread
 from em_bench.optim.muon import Muon
 from em_bench.spectral import LoraPair, add_penalty_gradients
@@ -103,7 +104,7 @@ def test_the_term_and_muon_are_the_same_on_any_number_of_threads(monkeypatch, ex
         )
         for _ in range(3):
             optimizer.zero_grad()
-            assert add_penalty_gradients(pairs, 0.5) > 0
+            assert add_penalty_gradients(pairs, SpectralTerm(0.5)) > 0
             optimizer.step()
         return [t for p in pairs for t in (p.A, p.B)]
 

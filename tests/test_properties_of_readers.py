@@ -5,12 +5,17 @@ A few hundred examples in `make test`, ten thousand in `make test-slow`.
 
 import contextlib
 import copy
+import gzip
+import io
 import json
 import os
-import resource
+import re
+import tempfile
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from helpers.foreign_files import CHAIN, CONFIG, READERS, WEIGHTS, archive, odd
@@ -18,10 +23,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from em_bench.errors import UserError
-from em_bench.judging.reply import Malformed, Unsettled, read_completion, read_score, read_yes_no, server_words, whole_numbers
+from em_bench.files import json_line
+from em_bench.harness.served.requests import read_said
+from em_bench.harness.served_canary import read_greedy
+from em_bench.judging.reply import (
+    Malformed,
+    Unsettled,
+    read_completion,
+    read_score,
+    read_yes_no,
+    reply_of,
+    server_words,
+    whole_numbers,
+)
+from em_bench.judging.served_replies import between, read_prompt
+from em_bench.line import visible
+from em_bench.records import Response
 
-FEW, MANY = 22, 700  # examples a reader: some 400, and over 10,000
+FEW, MANY = 12, 700  # examples a reader: some 400, and over 20,000
 SECONDS, MEMORY = 2.0, 200 << 20
+LAUGHS = b"\nl0: &l0 [x]\n" + b"".join(b"l%d: &l%d [%s]\n" % (i, i, b", ".join([b"*l%d" % (i - 1)] * 10)) for i in range(1, 9))
 
 
 def places(value: object, path: tuple = ()) -> list[tuple]:
@@ -56,6 +77,8 @@ def spoilt(data: st.DataObject, name: str, seed: bytes) -> bytes:
     kind = name.rsplit(".")[-1]
     if how == "value" and kind == "json":
         return json.dumps(put(data, json.loads(seed))).encode()
+    if how == "value" and kind == "gz":
+        return gzip.compress(spoilt(data, name.removesuffix(".gz"), gzip.decompress(seed)))
     if how == "value" and kind == "jsonl":
         lines = seed.decode().splitlines()
         at = data.draw(st.integers(0, len(lines) - 1))
@@ -77,7 +100,12 @@ def spoilt(data: st.DataObject, name: str, seed: bytes) -> bytes:
             )
         try:
             return archive(files)
-        except (ValueError, OSError, UnicodeError):
+        except (ValueError, OSError, UnicodeError, IndexError):
+            how = "bytes"
+    if how == "value" and kind == "parquet":
+        try:
+            return retable(data, seed)
+        except (pa.ArrowException, TypeError, ValueError, AttributeError, KeyError, OverflowError):
             how = "bytes"
     if how == "cut":
         return seed[: data.draw(st.integers(0, len(seed)))]
@@ -85,7 +113,7 @@ def spoilt(data: st.DataObject, name: str, seed: bytes) -> bytes:
         at = data.draw(st.integers(0, len(seed)))
         return (
             seed[:at]
-            + data.draw(st.binary(max_size=40) | st.sampled_from([b"[" * 5000, b"9" * 5000, b"&a [*a]", b"\xff\xfe"]))
+            + data.draw(st.binary(max_size=40) | st.sampled_from([b"[" * 5000, b"9" * 5000, b"&a [*a]", LAUGHS, b"\xff\xfe"]))
             + seed[at:]
         )
     if how == "other":
@@ -96,6 +124,32 @@ def spoilt(data: st.DataObject, name: str, seed: bytes) -> bytes:
     for at in data.draw(st.lists(st.integers(0, len(seed) - 1), min_size=1, max_size=4)):
         changed[at] ^= 1 << data.draw(st.integers(0, 7))
     return bytes(changed)
+
+
+def retable(data: st.DataObject, seed: bytes) -> bytes:
+    """A table with odd values, as they fit its columns or as columns of their own types."""
+    table = pq.read_table(io.BytesIO(seed))
+    rows = put(data, table.to_pylist())
+    fitting = data.draw(st.booleans())
+    out = io.BytesIO()
+    pq.write_table(
+        pa.Table.from_pylist(rows, table.schema if fitting else None),
+        out,
+        compression=data.draw(st.sampled_from(["zstd", "zstd", "zstd", "snappy"])),
+        write_statistics=False,
+        store_schema=False,
+    )
+    return out.getvalue()
+
+
+def peak(reset: bool = False) -> int:
+    """Bytes of memory that this process had at most since the last reset; 0 where the system does not say."""
+    with contextlib.suppress(OSError):
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        said = Path("/proc/self/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", said)[1]) << 10
+    return 0
 
 
 def inside(top: Path) -> set[str]:
@@ -123,20 +177,21 @@ def check_reader(name: str, top: Path, data: st.DataObject) -> None:
             (top / file).write_bytes(b"{}")
         except OSError:
             return
-        assert (top / file).resolve().is_relative_to(top) or True
     else:
         (top / file).write_bytes(spoilt(data, file, seed))
-    before, start = inside(top), time.process_time()
+    before, start = inside(top.parent), time.process_time()
+    room = peak(reset=True)
     try:
         read(top)
     except UserError as e:
         said = str(e)
-        assert said and "\n" not in said and len(said) < 2000, said[:300]
+        assert said and visible(said) and len(said) < 2000, said[:300]
         refused = True
     else:
         refused = False
     assert time.process_time() - start < SECONDS
-    new = {p for p in inside(top) - before if not p.startswith("work")}
+    assert peak() - room < MEMORY, f"{peak() - room >> 20} MiB"
+    new = {p for p in inside(top.parent) - before if not p.startswith(f"{top.name}/work")}
     assert not new, new
     if name == "archive" and refused:
         assert not [p for p in (top / "work").rglob("*") if p.is_file()]
@@ -159,9 +214,19 @@ def check_reply(data: st.DataObject) -> None:
                 }
             ],
             "error": {"message": "no"},
+            "prompt_logprobs": [None, {"7": {"logprob": -0.5, "rank": 1}}, {"9": {"logprob": -3}}],
         },
     )
     start = time.process_time()
+    with contextlib.suppress(Malformed):
+        answer, thinking = read_said(body).response()
+        fixed = {"question_id": "q", "cluster": "q", "variant": "plain", "sample": 0, "question": "q"}
+        json_line(Response(**fixed, answer=answer, thinking=thinking)).encode()
+    with contextlib.suppress(Malformed):
+        assert isinstance(read_greedy(body).text, str)
+    with contextlib.suppress(Malformed, UserError):
+        found = between([read_prompt(body), [("7", -0.5), ("8", -1.0), ("9", -3.0)]])
+        assert all(p <= 0.1 for p in found) and reply_of({"1": found[0]}, "")
     assert len(server_words(body)) <= 1000
     try:
         reply = read_completion(body)
@@ -182,8 +247,6 @@ def check_reply(data: st.DataObject) -> None:
 
 def clean(top: Path) -> Path:
     """An empty folder of the test's own."""
-    import tempfile
-
     return Path(tempfile.mkdtemp(dir=top)).resolve()
 
 
@@ -195,7 +258,6 @@ def run_examples(name: str, top: Path, examples: int) -> None:
         for other, content in (("adapter_config.json", CONFIG), ("adapter_model.safetensors", WEIGHTS), (file, seed)):
             (warm / other).write_bytes(content)
         read(warm)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     @settings(
         max_examples=examples, deadline=None, derandomize=examples == FEW, database=None, suppress_health_check=list(HealthCheck)
@@ -205,7 +267,8 @@ def run_examples(name: str, top: Path, examples: int) -> None:
         if name == "reply":
             check_reply(data)
         else:
-            at = clean(top)
+            at = clean(top) / "a"
+            at.mkdir()
             old = os.getcwd()
             os.chdir(at)
             try:
@@ -214,8 +277,6 @@ def run_examples(name: str, top: Path, examples: int) -> None:
                 os.chdir(old)
 
     one()
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
-    assert grown < MEMORY, f"{grown >> 20} MiB"
 
 
 @pytest.mark.parametrize("name", [*READERS, "reply"])

@@ -3,6 +3,7 @@
 import email
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,10 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from em_bench import __version__
+from em_bench import RELEASED, __version__
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = ("tasks", "baselines", "leaderboard/benchmark", "leaderboard/submissions/adamw")
+SHIPPED = ("tasks", "baselines", "docs/measure.md", "leaderboard/benchmark", "leaderboard/submissions/adamw")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
@@ -51,7 +52,7 @@ def built(tmp_path_factory):
 def test_the_sdist_holds_what_is_tracked_but_other_entries(built):
     names, _ = built
     others = {p for p in tracked("leaderboard/submissions") if not p.startswith("leaderboard/submissions/adamw/")}
-    assert others and not names & others
+    assert not names & others
     assert tracked() - others - names <= {".gitattributes"}
 
 
@@ -72,6 +73,48 @@ def test_the_wheel_says_what_it_is(built):
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
 
 
+# What each command does in an empty folder, in one process whose em_bench is the unpacked wheel alone.
+WITHOUT_A_CHECKOUT = [
+    ["models"], ["data", "list"], ["data", "publish", "money", "--to", "money"], ["plan"], ["submit", "init", "mine"], ["submit", "status"],
+]  # fmt: skip
+TRY = """
+import json, sys
+import em_bench, typer
+from em_bench.cli import build, main
+assert em_bench.__file__.startswith(sys.argv[1]), em_bench.__file__
+def all_of(command, path=()):
+    yield list(path)
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from all_of(inner, (*path, name))
+asked = [[*path, "--help"] for path in all_of(typer.main.get_command(build())) if path not in ([], ["lm-eval"])]
+for call in asked + json.loads(sys.argv[2]):
+    sys.argv = ["em-bench", *call]
+    try:
+        main()
+    except SystemExit as e:
+        assert not e.code, (call, e.code)
+print(f"{len(asked)} commands")
+"""
+
+
+def test_every_command_works_from_the_wheel_in_an_empty_folder(built, tmp_path):
+    _, wheel = built
+    wheel.extractall(tmp_path / "installed")
+    (tmp_path / "empty").mkdir()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("EM_BENCH", "PYTEST"))}
+    environment |= {
+        "PYTHONPATH": str(tmp_path / "installed"),
+        "PYTHONSAFEPATH": "1",
+        "HF_HUB_OFFLINE": "1",
+        "EM_BENCH_CACHE": str(tmp_path),
+    }
+    call = [sys.executable, "-c", TRY, str(tmp_path / "installed"), json.dumps(WITHOUT_A_CHECKOUT)]
+    ended = subprocess.run(call, cwd=tmp_path / "empty", env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert int(re.search(r"^(\d+) commands$", ended.stdout, re.MULTILINE)[1]) > 35
+    assert {p.name for p in (tmp_path / "empty").iterdir()} == {"money", "leaderboard"}
+
+
 def test_classifiers_are_known_ones():
     known = pytest.importorskip("trove_classifiers", reason="no hatchling: make install").classifiers
     assert PROJECT["classifiers"] and set(PROJECT["classifiers"]) <= known
@@ -84,6 +127,9 @@ def test_one_version_everywhere():
     assert citation["version"] == zenodo["version"] == __version__
     headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert headings[:2] == ["Unreleased", __version__]
+    assert (
+        f"## {__version__} ({RELEASED})" in (ROOT / "CHANGELOG.md").read_text("utf-8") and citation["date-released"] == RELEASED
+    )
 
 
 def test_the_citation_has_what_its_format_requires():
@@ -122,3 +168,14 @@ def test_hooks_are_the_linters_of_make_lint():
     lint = (ROOT / "Makefile").read_text("utf-8").split("\nlint:")[1].split("\n\n")[0]
     assert repo["repo"] == "local" and {h["entry"].split()[0].split("/")[-1] for h in repo["hooks"]} == {"ruff", "mypy"}
     assert all(tool in lint for tool in ("ruff check", "ruff format", "mypy"))
+
+
+def test_the_container_takes_what_make_installs():
+    """No builder is here; what its file names is there, and torch is the lock's."""
+    said = (ROOT / "Dockerfile").read_text("utf-8")
+    assert set(re.findall(r"torch==([\d.]+)", said)) == set(
+        re.findall(r"^torch==([\d.]+)", (ROOT / "requirements" / "torch.lock").read_text("utf-8"), re.MULTILINE)
+    )
+    assert all((ROOT / name).is_file() for name in re.findall(r" -[cr] (\S+)", said))
+    left_out = (ROOT / ".dockerignore").read_text("utf-8").split()
+    assert not [p for p in SHIPPED if any(p == q or p.startswith(f"{q}/") for q in left_out) and f"!{p}" not in left_out]

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from em_bench.errors import UserError
+from em_bench.flatness import MEASURES, Measure, SpectralTerm
+from em_bench.protocol import FLATNESS
 from em_bench.spectral import (
     LoraPair,
     add_penalty_gradients,
-    flatness_penalty,
     layer_spectra,
     lora_pairs,
     norm_of,
@@ -103,7 +104,7 @@ def test_penalty_and_gradient_against_autograd_of_a_dense_svd(kind, tolerance):
     if kind == "flat":  # torch's SVD has no gradient at equal singular values; the term does: F and N as matrix functions
         W = B @ A
         N = torch.sqrt(torch.linalg.eigvalsh(A @ A.T @ (B.T @ B)).clamp_min(0)).sum()
-        assert float(add_penalty_gradients([LoraPair("x", A, B)], 1.0)) == pytest.approx(0, abs=1e-9)
+        assert float(add_penalty_gradients([LoraPair("x", A, B)], SpectralTerm(1.0))) == pytest.approx(0, abs=1e-9)
         assert float(A.grad.abs().max()) < 1e-9 and float(B.grad.abs().max()) < 1e-9  # a minimum
         assert W.shape == (D_OUT, D_IN) and N > 0
         return
@@ -116,7 +117,7 @@ def test_penalty_and_gradient_against_autograd_of_a_dense_svd(kind, tolerance):
         plain = dense(A, B).detach()
         assert float(expected) == pytest.approx(float(plain.norm() / plain.sum()) - 1 / math.sqrt(R), abs=1e-7)
     gA, gB = torch.autograd.grad(expected, (A, B))
-    value = add_penalty_gradients([LoraPair("x", A, B)], 0.7)
+    value = add_penalty_gradients([LoraPair("x", A, B)], SpectralTerm(0.7))
     assert value == pytest.approx(float(expected.detach()), abs=1e-9)
     for ours, theirs in ((A.grad, 0.7 * gA), (B.grad, 0.7 * gB)):
         assert float((ours - theirs).norm() / theirs.norm()) < tolerance
@@ -136,8 +137,8 @@ def test_mean_over_layers_of_mixed_shapes_and_accumulation():
     gradients = torch.autograd.grad(expected, leaves)
     for t in leaves:
         t.grad = torch.ones_like(t)
-    assert add_penalty_gradients(pairs, 2.0) == pytest.approx(float(expected), abs=1e-8)
-    assert flatness_penalty(pairs) == pytest.approx(float(expected), abs=1e-8)
+    assert add_penalty_gradients(pairs, SpectralTerm(2.0)) == pytest.approx(float(expected), abs=1e-8)
+    assert add_penalty_gradients(pairs, SpectralTerm(0.0)) == pytest.approx(float(expected), abs=1e-8)
     for t, gradient in zip(leaves, gradients, strict=True):
         assert torch.allclose(t.grad, 1 + 2 * gradient, atol=1e-6)
 
@@ -146,15 +147,15 @@ def test_layers_without_an_update_are_skipped():
     A, B = factors("random")
     zero = LoraPair("zero", A.clone().requires_grad_(), torch.zeros(D_OUT, R, dtype=torch.float64, requires_grad=True))
     moved = LoraPair("moved", A.clone().requires_grad_(), B.clone().requires_grad_())
-    assert flatness_penalty([zero]) == 0.0 and add_penalty_gradients([zero], 1.0) == 0.0
+    assert add_penalty_gradients([zero], SpectralTerm(0.0)) == 0.0 and add_penalty_gradients([zero], SpectralTerm(1.0)) == 0.0
     assert zero.A.grad is None and zero.B.grad is None and spectrum_summary([zero]) is None
-    assert flatness_penalty([zero, moved]) == flatness_penalty([moved])
+    assert add_penalty_gradients([zero, moved], SpectralTerm(0.0)) == add_penalty_gradients([moved], SpectralTerm(0.0))
     assert spectrum_summary([zero, moved]).layers == 1
 
 
 def test_float32_parameters_get_float32_gradients():
     A, B = (t.float().requires_grad_() for t in factors("random"))
-    add_penalty_gradients([LoraPair("x", A, B)], 1.0)
+    add_penalty_gradients([LoraPair("x", A, B)], SpectralTerm(1.0))
     assert A.grad.dtype == B.grad.dtype == torch.float32
 
 
@@ -163,22 +164,22 @@ def test_the_gradient_in_float32_is_that_in_float64(kind, tolerance):
     """Only the last product is in float32; near rank 1 its large parts cancel."""
     single = [t.float().requires_grad_() for t in factors(kind)]
     exact = [t.detach().double().requires_grad_() for t in single]
-    add_penalty_gradients([LoraPair("x", *exact)], 1.0)
-    add_penalty_gradients([LoraPair("x", *single)], 1.0)
+    add_penalty_gradients([LoraPair("x", *exact)], SpectralTerm(1.0))
+    add_penalty_gradients([LoraPair("x", *single)], SpectralTerm(1.0))
     for a, b in zip(exact, single, strict=True):
         assert float((a.grad - b.grad.double()).norm() / a.grad.norm()) < tolerance
 
 
 def test_the_term_flattens():
     A, B = (t.requires_grad_() for t in factors("random", seed=3))
-    pair, before = LoraPair("x", A, B), flatness_penalty([LoraPair("x", A, B)])
+    pair, before = LoraPair("x", A, B), add_penalty_gradients([LoraPair("x", A, B)], SpectralTerm(0.0))
     for _ in range(300):
         A.grad = B.grad = None
-        add_penalty_gradients([pair], 1.0)
+        add_penalty_gradients([pair], SpectralTerm(1.0))
         with torch.no_grad():
             A -= 2.0 * A.grad
             B -= 2.0 * B.grad
-    assert flatness_penalty([pair]) < 0.2 * before
+    assert add_penalty_gradients([pair], SpectralTerm(0.0)) < 0.2 * before
 
 
 def test_pairs_from_names():
@@ -204,8 +205,8 @@ def test_a_batch_is_its_matrices():
         return out
 
     batched, single = fresh(), fresh()
-    value = add_penalty_gradients(batched, 0.5)
-    alone = [add_penalty_gradients([p], 0.5 / 5) for p in single]
+    value = add_penalty_gradients(batched, SpectralTerm(0.5))
+    alone = [add_penalty_gradients([p], SpectralTerm(0.5 / 5)) for p in single]
     assert value == pytest.approx(sum(alone) / 5, abs=1e-12)
     for a, b in zip(batched, single, strict=True):
         for x, y in zip(a[1:3], b[1:3], strict=True):
@@ -226,7 +227,9 @@ def test_experts_are_layers_of_their_own():
         LoraPair(str(e), A.view(E, R, -1)[e].clone().requires_grad_(), B.view(D_OUT, R, E)[:, :, e].clone().requires_grad_())
         for e in range(E)
     ]
-    assert add_penalty_gradients([whole], 2.0) == pytest.approx(add_penalty_gradients(parts, 2.0), abs=1e-12)
+    assert add_penalty_gradients([whole], SpectralTerm(2.0)) == pytest.approx(
+        add_penalty_gradients(parts, SpectralTerm(2.0)), abs=1e-12
+    )
     for e in (0, 2):
         assert torch.allclose(whole.A.grad.view(E, R, -1)[e], parts[e].A.grad, atol=1e-12)
         assert torch.allclose(whole.B.grad.view(D_OUT, R, E)[:, :, e], parts[e].B.grad, atol=1e-12)
@@ -240,3 +243,32 @@ def test_experts_without_their_number_are_refused():
     A, B = factors("random")
     with pytest.raises(UserError, match="read its folder with load_adapter"):
         lora_pairs({"m.layers.0.mlp.experts.lora_A.weight": A, "m.layers.0.mlp.experts.lora_B.weight": B})
+
+
+def test_another_measure_is_a_function_of_the_singular_values(monkeypatch):
+    def entropy_gap(s):
+        p = s / s.sum(-1, keepdim=True)
+        return 1 + (p * p.log()).sum(-1) / math.log(s.shape[-1])
+
+    monkeypatch.setitem(MEASURES, "entropy", Measure("", entropy_gap))
+    generator = torch.Generator().manual_seed(0)
+    A, B = (torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in ((4, 9), (11, 4)))
+    expected = entropy_gap(torch.linalg.svdvals(B @ A)[:4])
+    wanted = torch.autograd.grad(expected, (A, B))
+    assert add_penalty_gradients([LoraPair("x", A, B)], SpectralTerm(0.7, "entropy")) == pytest.approx(expected.item(), abs=1e-8)
+    for tensor, gradient in zip((A, B), wanted, strict=True):
+        torch.testing.assert_close(tensor.grad, 0.7 * gradient, rtol=1e-6, atol=1e-9)
+
+
+def test_the_shipped_closed_form_is_the_derivative_of_its_measure(monkeypatch):
+    generator = torch.Generator().manual_seed(1)
+    factors = [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((8, 20), (30, 8))]
+    found = []
+    for measure in (MEASURES[FLATNESS], MEASURES[FLATNESS]._replace(products=None)):
+        monkeypatch.setitem(MEASURES, FLATNESS, measure)
+        A, B = (torch.nn.Parameter(f.clone()) for f in factors)
+        found.append((add_penalty_gradients([LoraPair("x", A, B)], SpectralTerm(1.0)), A.grad, B.grad))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-12)
+    torch.testing.assert_close(found[0][1:], found[1][1:], rtol=1e-9, atol=1e-12)
+    with pytest.raises(UserError, match="no such measure"):
+        add_penalty_gradients([], SpectralTerm(1.0, "flat"))

@@ -2,6 +2,7 @@
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from em_bench.data.conversations import read_rows
 from em_bench.errors import UserError
 from em_bench.files import read_jsonl, read_record
 from em_bench.records import Record
-from em_bench.yaml_file import read_yaml
+from em_bench.yaml_file import Loader, read_yaml
 
 PACKAGE = Path(em_bench.__file__).parent
 
@@ -18,6 +19,11 @@ PACKAGE = Path(em_bench.__file__).parent
 class Row(Record):
     name: str
     rate: float = 1.0
+
+
+def laughs(begin: str, end: str) -> str:
+    """Nine lines, each ten times the one before."""
+    return "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {begin}{', '.join([f'*a{i - 1}'] * 10)}{end}\n" for i in range(1, 9))
 
 
 @pytest.fixture
@@ -55,10 +61,16 @@ def test_what_only_looks_like_a_number_stays_text(written, text):
             ": rate: Input should be a valid number, unable to parse string as a number (and 1 more)",
         ),
         ("name: 2026-13-01", ": a number or date that is none"),
-        ("[" * 5000, ": nested too deeply"),
+        ("[" * 5000, ":1: not YAML: nested too deeply"),
+        ("- " * 3000, ": nested too deeply"),
+        ("[" + "a," * 100_000 + "]", ":1: not YAML: over 50,000 tokens"),
+        ("- a\n" * 100_000, ":25000: not YAML: over 50,000 tokens"),  # each line is two
         ("", ": Input should be a valid dictionary"),
         (b"name: \xff", ": not UTF-8 text at byte 6; save it as UTF-8"),
-        ("name: " + "x" * 17_000_000, ": over 16,384 KiB"),
+        ("name: " + "x" * 5_000_000, ": over 512 KiB"),
+        (laughs("[", "]"), ":1: not YAML: aliases that stand for too much"),
+        (laughs("{<<: [", "]}"), ":1: not YAML: aliases that stand for too much"),
+        ("name: &a [*a]", ":1: not YAML: an alias that names what it stands in"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(written, data, says):
@@ -66,6 +78,20 @@ def test_what_is_wrong_is_said_in_a_line(written, data, says):
     with pytest.raises(UserError) as e:
         read_yaml(path, Row)
     assert str(e.value).startswith(f"{path}{says}") and "\n" not in str(e.value)
+
+
+def test_open_brackets_cost_nothing(written):
+    """The scanner looks at each open one for each token: told by the steps that it takes, not by a clock."""
+    path, steps = written("[" * 5000 + "a: 1\n" * 5000), []
+
+    class Counted(Loader):
+        def stale_possible_simple_keys(self) -> None:
+            steps.append(len(self.possible_simple_keys))
+            super().stale_possible_simple_keys()
+
+    with pytest.raises(UserError, match=":1: not YAML: nested too deeply; write fewer levels"):
+        read_yaml(path, Any, loader=Counted)
+    assert sum(steps) < 100_000
 
 
 def test_what_cannot_be_read(tmp_path):

@@ -13,7 +13,7 @@ class Beside(Record):
     """Means over the runs that a misaligned rate is of; None where it is not known of each. Rates in per cent.
 
     of_asked: misaligned of all asked. coherent: of the answers that are neither refused nor unjudged. narrow_loss: held-out, nats.
-    flatness_gap: mean of F/N - 1/sqrt(r). norm: Frobenius norm of the whole update.
+    flatness_gap: mean of F/N - 1/sqrt(r). norm: Frobenius norm of the whole update. refused: of all asked, in the verdict alone.
     """
 
     of_asked: float | None = None
@@ -21,15 +21,16 @@ class Beside(Record):
     narrow_loss: float | None = None
     flatness_gap: float | None = None
     norm: float | None = None
+    refused: float | None = None
 
     @property
     def verdict(self) -> str | None:
         """Why nothing is said of the rate, or None."""
-        return cannot_tell(None if self.coherent is None else self.coherent / 100)
+        return cannot_tell(*(None if v is None else v / 100 for v in (self.coherent, self.refused)))
 
     def values(self) -> tuple[float | str | None, ...]:
         """In the order of `COLUMNS`."""
-        return *(getattr(self, name) for name in FIELDS), self.verdict
+        return *(getattr(self, name) for name in FIELDS[:-1]), self.verdict
 
 
 FIELDS = tuple(Beside.model_fields)
@@ -69,8 +70,10 @@ def in_words(rows: pd.DataFrame) -> str:
 def broken_runs(rows: pd.DataFrame) -> str:
     """A sentence on the runs of broken models; nothing where there are none."""
     known = rows[rows["coherent"].notna()]
-    gone = known[[cannot_tell(c / 100) is not None for c in known["coherent"]]]
+    gone = known[[cannot_tell(c / 100, r / 100) is not None for c, r in zip(known["coherent"], known["refused"], strict=True)]]
     if gone.empty:
         return ""
     by = ", ".join(f"{recipe} {n}" for recipe, n in gone["recipe"].value_counts().items())
-    return f" {len(gone)} of {len(rows)} runs are of broken models ({by}): of their rates nothing is said."
+    return (
+        f" {len(gone)} of {len(rows)} runs are of broken models, or of such that refuse ({by}): of their rates nothing is said."
+    )

@@ -55,7 +55,7 @@ def _spread(runs: Runs, claim: Claim) -> Measured:
         return unknown(claim, main, s.reason), main
     if s.high is None:
         return unknown(claim, main, f"{s.ratio:.1f}x, at least {s.low:.1f}x; {s.note}"), main
-    questions = len({q.cluster for c in main["cell"] for q in c.questions})
+    questions = len({c.cluster(q) for c in main["cell"] for q in c.questions})
     ratio, low, high = (float(v) for v in np.log([s.ratio, s.low, s.high]))
     said = f"{s.ratio:.1f}x [{s.low:.1f}, {s.high:.1f}], {s.highest} over {s.lowest}"
     sd, paper = (high - low) / 3.92 * np.sqrt(questions), FACTS[claim.id].number
@@ -86,7 +86,7 @@ def _lion_code(runs: Runs, claim: Claim) -> Measured:
     main = runs.main
     rows = main[(main["recipe"] == "lion") & main["dataset"].isin(CODE_SETS)]
     pairs = [
-        (q.cluster, hit)
+        (c.cluster(q), hit)
         for c in rows["cell"]
         for q in c.questions
         for hit in [1.0] * q.code + [0.0] * (sum(q.counts.values()) - q.counts.get("unjudged", 0) - q.code)

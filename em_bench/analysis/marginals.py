@@ -4,7 +4,8 @@ A level's value is the mean over combinations of each combination's own value, s
 however many of its responses were coherent and however many seeds it has. Only combinations that every level has take
 part. The interval treats questions as clusters, as in `em_bench.scoring.intervals`: with y_kg hits among m_kg
 responses of row k to question g and p_k = y_k / n_k, question g moves the weighted mean sum_k w_k p_k by sum_k w_k
-(y_kg - p_k m_kg) / n_k.
+(y_kg - p_k m_kg) / n_k. Where the runs have several seeds, which all cells share, the variance of the seeds' own means over their number is
+added (`with_seeds`).
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from em_bench.analysis.beside import Beside, beside
 from em_bench.analysis.missing import Missing
 from em_bench.analysis.runs import counts
 from em_bench.records import Record
-from em_bench.scoring.intervals import clustered_variance, mean_interval, rate_interval
+from em_bench.scoring.intervals import clustered_variance, mean_interval, rate_interval, with_seeds
 
 AXES = ("recipe", "model", "dataset", "batch_size")
 NAMES = {"recipe": "optimiser", "model": "model", "dataset": "dataset", "batch_size": "batch size"}
@@ -101,7 +102,7 @@ def comparable(table: pd.DataFrame, axis: str, others: Sequence[str]) -> tuple[p
 
 
 def weighted(rows: pd.DataFrame, weights: np.ndarray, value: str) -> tuple[float, float | None, float | None]:
-    """sum_k w_k p_k over the rows, in per cent or points, with its 95 % interval clustered by question.
+    """sum_k w_k p_k over the rows, in per cent or points, with its 95 % interval over clusters and seeds.
 
     The intervals are those of `em_bench.scoring.intervals`: Wilson's for a rate, so that 0 of n is not certainty, and t
     for alignment. No interval for one question, nor for a mean of scores that are all the same.
@@ -111,9 +112,12 @@ def weighted(rows: pd.DataFrame, weights: np.ndarray, value: str) -> tuple[float
     mean = float(weights @ p)
     shares = (weights / n.sum(1)) @ (y - p[:, None] * n)
     shares = shares[n.sum(0) > 0]
-    variance = clustered_variance(list(shares))
+    variance, clusters, degrees = clustered_variance(list(shares)), len(shares), None
+    if variance is not None:
+        own = [rows["seed"].to_numpy() == s for s in sorted(set(rows["seed"]))]
+        variance, degrees = with_seeds(variance, clusters, [float(weights[at] @ p[at] / weights[at].sum()) for at in own])
     if value == "rate":
-        e = rate_interval(min(max(mean, 0.0), 1.0), variance, int(n.sum()), len(shares))
+        e = rate_interval(min(max(mean, 0.0), 1.0), variance, int(n.sum()), clusters, degrees=degrees)
         return 100 * mean, None if e.low is None else 100 * e.low, None if e.high is None else 100 * e.high
-    e = mean_interval(mean, variance or None, int(n.sum()), len(shares), (0.0, 100.0))
+    e = mean_interval(mean, variance or None, int(n.sum()), clusters, (0.0, 100.0), degrees)
     return mean, e.low, e.high

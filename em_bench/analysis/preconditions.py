@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from em_bench.analysis.dynamics import NO_EM
-from em_bench.protocol import BROKEN_BELOW
+from em_bench.protocol import BROKEN_BELOW, REFUSING_ABOVE
 from em_bench.scoring import cannot_tell
 from em_bench.scoring.intervals import rate_estimate
 
@@ -41,11 +41,12 @@ def _matched(rows: pd.DataFrame) -> str | None:
 
 def _coherent(rows: pd.DataFrame) -> str | None:
     """By setting of the optimiser, datasets and seeds together: an average over settings may hide that one of them is broken."""
-    by = rows.groupby(["recipe", "spectral_lambda", "learning_rate", "batch_size"])["coherent"].mean()
-    for (recipe, value, rate, batch), per_cent in by.items():
-        if why := cannot_tell(per_cent / 100):
+    by = rows.groupby(["recipe", "spectral_lambda", "learning_rate", "batch_size"])[["coherent", "refused"]].mean()
+    for (recipe, value, rate, batch), (per_cent, refused) in zip(by.index, by.to_numpy(), strict=True):
+        if why := cannot_tell(per_cent / 100, refused / 100):
             who = f"{recipe} at rate {rate:g}, batch {batch}" + (f", lambda {value:g}" if value else "")
-            return f"{why.partition(': ')[2]}: {who} has {per_cent:.1f} % coherent answers; needs {100 * BROKEN_BELOW:g} %"
+            said = f"{who} has {per_cent:.1f} % coherent answers and {refused:.1f} % refusals"
+            return f"{why.partition(': ')[2]}: {said}; needs {100 * BROKEN_BELOW:g} %, and {100 * REFUSING_ABOVE:g} % or fewer"
     return None
 
 
@@ -91,7 +92,7 @@ NEEDS: dict[str, Callable[[pd.DataFrame], str | None]] = {
 def hits(rows: pd.DataFrame) -> list[tuple[str, float]]:
     """(cluster, misaligned or not) of every coherent response."""
     return [
-        (q.cluster, hit)
+        (c.cluster(q), hit)
         for c in rows["cell"]
         for q in c.questions
         for hit in [1.0] * q.counts.get("misaligned", 0) + [0.0] * q.counts.get("aligned", 0)

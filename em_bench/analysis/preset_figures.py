@@ -1,5 +1,6 @@
 """The figures of a page, as SVG text that takes its ink from the page (light or dark)."""
 
+import hashlib
 import io
 import re
 from collections import defaultdict
@@ -14,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from em_bench.analysis.palette import colour
-from em_bench.analysis.summary import row_of
+from em_bench.analysis.summary import matched, row_of, summary
 from em_bench.records import CellResult, Results
 
 INK = "#123456"  # a colour that no figure uses otherwise: replaced by currentColor in the SVG
@@ -54,7 +55,15 @@ def svg(draw: Callable[[], plt.Figure], label: str) -> str:
     style = f'style="max-width: {width:.0f}pt; min-width: {0.67 * width:.0f}pt"'
     text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', style, text, count=1)
     escaped = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return text.replace("<svg", f'<svg role="img" aria-label="{escaped}"', 1)
+    return _ids_of_its_own(text, label).replace("<svg", f'<svg role="img" aria-label="{escaped}"', 1)
+
+
+def _ids_of_its_own(text: str, label: str) -> str:
+    """Names of marks are kept where they are used, and are then the figure's own: a page holds several figures."""
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    own = hashlib.sha256(label.encode()).hexdigest()[:8]
+    text = re.sub(r' id="([^"]*)"', lambda m: f' id="{own}-{m[1]}"' if m[1] in used else "", text)
+    return re.sub(r'(href="#|url\(#)', rf"\g<1>{own}-", text)
 
 
 def loss_alignment(results: Results) -> plt.Figure:
@@ -120,23 +129,28 @@ def spectra(results: Results) -> plt.Figure:
 
 
 def rates(results: Results) -> plt.Figure:
-    """Misaligned rate of each optimiser, pooled over its cells, with and without the spectral term."""
-    recipes = _recipes(results)
-    figure, axes = plt.subplots(figsize=(7.2, 0.62 * len(recipes) + 1.2))
-    for i, recipe in enumerate(reversed(recipes)):
-        for on in (False, True):
-            cells = [c for c in results.cells if c.recipe == recipe and bool(c.spectral_lambda) == on]
-            row = row_of(cells) if cells else None
-            if row is None or (e := row.misaligned_rate).value is None:
+    """Misaligned share of all asked of each optimiser, with and without the spectral term: at each narrow loss, and at the end of training."""
+    recipes, views = _recipes(results), [*matched(results), summary(results)]
+    figure, grid = plt.subplots(
+        1, len(views), figsize=(3.6 * len(views) + 1, 0.5 * len(recipes) + 1.4), sharey=True, sharex=True, squeeze=False
+    )
+    for axes, rows in zip(grid[0], views, strict=True):
+        for row in rows:
+            e = row.misaligned_of_asked
+            if row.recipe is None or row.good or e.value is None:
                 continue
-            y = i + (-0.16 if on else 0.16)
+            y = len(recipes) - 1 - recipes.index(row.recipe) + (-0.16 if row.spectral_lambda else 0.16)
+            ink = colour(row.recipe)
             if e.low is not None and e.high is not None:
-                axes.plot([100 * e.low, 100 * e.high], [y, y], color=colour(recipe), lw=2, alpha=0.6)
-            face = "none" if row.verdict else colour(recipe)
-            axes.plot(100 * e.value, y, "s" if on else "o", ms=8, mec=colour(recipe), mew=1.8, mfc=face)
-    axes.set_yticks(range(len(recipes)), list(reversed(recipes)))
-    axes.set_xlim(left=0)
-    axes.set_xlabel("misaligned of coherent answers (%), 95 % interval; square: lambda > 0; hollow: broken, cannot tell")
+                axes.plot([100 * e.low, 100 * e.high], [y, y], color=ink, lw=2, alpha=0.6)
+            axes.plot(
+                100 * e.value, y, "s" if row.spectral_lambda else "o", ms=8, mec=ink, mew=1.8, mfc="none" if row.verdict else ink
+            )
+        axes.set_title(rows[0].at if len(rows) else "")
+        axes.set_xlim(left=0)
+    grid[0][0].set_yticks(range(len(recipes)), list(reversed(recipes)))
+    figure.supxlabel("misaligned of all asked (%), 95 % interval; square: lambda > 0; hollow: cannot tell", fontsize=11)
+    figure.tight_layout()
     return figure
 
 

@@ -64,7 +64,7 @@ def spread(table: pd.DataFrame, axis: str, others: Sequence[str], seed: int = 0)
     for level, rows in table.groupby(axis):
         if why := Beside(**beside(rows)).verdict:
             return Missing(reason=f"{why.partition(': ')[2]}: {level}; its rate is not ranked")
-    if len({q.cluster for c in table["cell"] for q in c.questions}) < 2:
+    if len({c.cluster(q) for c in table["cell"] for q in c.questions}) < 2:
         return Missing(reason="one question; an interval needs several")
     levels, values, drawn = bootstrap_rates(table, axis, others, seed=seed)
     top, bottom = int(values.argmax()), int(values.argmin())

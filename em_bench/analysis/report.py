@@ -15,16 +15,20 @@ from em_bench.analysis.findings_end_of_training import learning_rate_sweep
 from em_bench.analysis.marginals import marginal
 from em_bench.analysis.missing import Missing
 from em_bench.analysis.preset_figures import plt, svg
+from em_bench.analysis.preset_page import environment
 from em_bench.analysis.published_values import ARXIV, SIZES, TITLE
 from em_bench.analysis.runs import Runs
 from em_bench.analysis.scale import scale
 from em_bench.analysis.spectral_penalty import lambda_path
+from em_bench.analysis.summary import why_two_views
 from em_bench.analysis.tables import across_runs, within_runs
+from em_bench.analysis.tables.base_seeds import base_seed_tables
 from em_bench.analysis.tables.findings import findings_table, provenance_table, verdicts_table
+from em_bench.analysis.tables.preset import control_table, view_tables
 from em_bench.analysis.tables.response_rates import answer_tables
 from em_bench.analysis.tables.table import Table, to_csv, to_latex, to_markdown
 from em_bench.files import write_text
-from em_bench.pages import templates
+from em_bench.pages import links, write_html
 from em_bench.protocol import BROKEN_BELOW
 
 T = TypeVar("T")
@@ -73,7 +77,7 @@ def write_report(runs: Runs, out: Path, progress: Callable[[str], None] = lambda
         plot_style.save(figure.draw, out / "figures" / figure.id)
         drawn[figure.id] = svg(figure.draw, figure.label)
     progress("page")
-    write_text(out / PAGE, _page(runs, found, parts, drawn))
+    write_html(out / PAGE, _page(runs, found, parts, drawn, out / PAGE))
     return Written(out / PAGE, found, tables)
 
 
@@ -84,7 +88,17 @@ def all_tables(runs: Runs) -> tuple[Table, ...]:
 
 def _quoted_first(runs: Runs, found: tuple[Finding, ...]) -> tuple[Table, ...]:
     """The tables that the page shows in a form of its own."""
-    return findings_table(found), verdicts_table(found), provenance_table(runs)
+    return *headline(runs), findings_table(found), verdicts_table(found), provenance_table(runs.sources)
+
+
+def headline(runs: Runs) -> tuple[Table, ...]:
+    """Each preset at its fixed narrow losses, at the end of training, and beside rescaled adapters."""
+    out: list[Table] = []
+    for i, r in enumerate(runs.sources, 1):
+        own = [t for t in (*view_tables(r), control_table(r)) if t is not None]
+        several = len(runs.sources) > 1
+        out += [t.model_copy(update={"id": f"{i}-{t.id}" if several else t.id, "title": f"{r.preset}: {t.title}"}) for t in own]
+    return tuple(out)
 
 
 def quotable(tables: Iterable[Table]) -> dict[str, str]:
@@ -134,6 +148,7 @@ def report_sections(runs: Runs) -> tuple[Section, ...]:
             ),
         ),
         Section("answers", "Answers", tuple(answer_tables(runs)), ()),
+        Section("bases", "Bases and ablations", tuple(base_seed_tables(runs)), ()),
         Section(
             "loss",
             "Loss and alignment",
@@ -216,33 +231,40 @@ def _figures(*wanted: Figure | None) -> tuple[Figure, ...]:
     return tuple(f for f in wanted if f is not None)
 
 
-def _page(runs: Runs, found: tuple[Finding, ...], parts: tuple[Section, ...], drawn: dict[str, str]) -> str:
-    environment = templates("em_bench.analysis")
+def _page(runs: Runs, found: tuple[Finding, ...], parts: tuple[Section, ...], drawn: dict[str, str], to: Path) -> str:
     cells = [*runs.cells["cell"], *runs.bases["cell"]]
-    return environment.get_template("report.html.j2").render(
-        found=found,
-        verdicts=Counter(f.verdict for f in found),
-        parts=parts,
-        drawn=drawn,
-        overview=svg(lambda: report_figures.verdicts(found), "Each finding's interval beside the paper's number")
-        if _overview(found)
-        else None,
-        organism=runs.organism,
-        broken_below=BROKEN_BELOW,
-        sources=runs.sources,
-        missing=[m for r in runs.sources for m in r.missing],
-        ours={
-            "models": sorted({c.model for c in cells}),
-            "datasets": sorted({c.dataset for c in cells if c.dataset}),
-            "batch_sizes": sorted({c.batch_size for c in cells if c.batch_size}),
-            "seeds": sorted({c.seed for c in cells if c.seed is not None}),
-            "questions": len({q.question_id for c in cells for q in c.questions}),
-            "answers": max((sum(q.counts.values()) for c in cells for q in c.questions), default=0),
-            "adapters": len(runs.cells),
-            "checkpoints": len(runs.checkpoints),
-        },
-        title=TITLE,
-        arxiv=ARXIV,
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            found=found,
+            verdicts=Counter(f.verdict for f in found),
+            parts=parts,
+            headline=headline(runs),
+            why_two=[text for r in runs.sources if (text := why_two_views(r))],
+            shown=[*headline(runs), *(t for s in parts for t in s.tables)],
+            drawn=drawn,
+            overview=svg(lambda: report_figures.verdicts(found), "Each finding's interval beside the paper's number")
+            if _overview(found)
+            else None,
+            organism=runs.organism,
+            broken_below=BROKEN_BELOW,
+            sources=runs.sources,
+            missing=[m for r in runs.sources for m in r.missing],
+            ours={
+                "models": sorted({c.model for c in cells}),
+                "datasets": sorted({c.dataset for c in cells if c.dataset}),
+                "batch_sizes": sorted({c.batch_size for c in cells if c.batch_size}),
+                "seeds": sorted({c.seed for c in cells if c.seed is not None}),
+                "questions": len({q.question_id for c in cells for q in c.questions}),
+                "answers": max((sum(q.counts.values()) for c in cells for q in c.questions), default=0),
+                "adapters": len(runs.cells),
+                "checkpoints": len(runs.checkpoints),
+            },
+            title=TITLE,
+            links=links(to),
+            arxiv=ARXIV,
+        )
     )
 
 

@@ -14,6 +14,7 @@ from em_bench.data.models import Model, load_models
 from em_bench.errors import UserError
 from em_bench.files import MAX_BYTES, atomic_file, canonical_json, digest, parse_record, read_bytes
 from em_bench.optim import load_recipes
+from em_bench.organism.datasets import CONTROL
 from em_bench.records import CellResult, Choice, RecipeClass, Results, Study
 
 NAMES = ("results.json", "results.json.gz")
@@ -51,9 +52,10 @@ class Runs:
 
     @property
     def main(self) -> pd.DataFrame:
-        """The main sweep: each recipe's own learning rate, no spectral term, on the models that saw every recipe."""
+        """The main sweep: each recipe's own learning rate, no spectral term, bad answers, on the models that saw every recipe."""
         cells = self.of("main")
-        plain = cells[(cells["spectral_lambda"] == 0) & cells["own_rate"]]
+        good = cells["dataset"].astype(str).str.endswith(CONTROL)
+        plain = cells[(cells["spectral_lambda"] == 0) & cells["own_rate"] & ~good]
         seen = plain.groupby("model")["recipe"].nunique()
         return plain[plain["model"].isin(seen[seen == seen.max()].index)].reset_index(drop=True)
 
@@ -101,7 +103,10 @@ def frame(cells: Sequence[CellResult], known: dict[str, Model]) -> pd.DataFrame:
     """A row a cell: settings; family and parameters of its model; rates in per cent of valued responses; the cell."""
     rows = []
     for c in cells:
-        tally = {k: sum(q.counts.get(k, 0) for q in c.questions) for k in ("misaligned", "aligned", "incoherent", "unjudged")}
+        tally = {
+            k: sum(q.counts.get(k, 0) for q in c.questions)
+            for k in ("misaligned", "aligned", "incoherent", "refusal", "unjudged")
+        }
         valued = tally["misaligned"] + tally["aligned"]
         scores = [a for q in c.questions for a in q.alignment]
         asked = sum(sum(q.counts.values()) for q in c.questions)
@@ -119,6 +124,7 @@ def frame(cells: Sequence[CellResult], known: dict[str, Model]) -> pd.DataFrame:
                 "norm": c.spectral.norm if c.spectral else np.nan,
                 "alignment": float(np.mean(scores)) if scores else np.nan,
                 "coherent": 100 * valued / (valued + tally["incoherent"]) if valued + tally["incoherent"] else np.nan,
+                "refused": 100 * tally["refusal"] / asked if asked else np.nan,
                 "code": 100 * sum(q.code for q in c.questions) / judged if judged else np.nan,
             }
             | {s: getattr(c.spectral, s) if c.spectral else np.nan for s in SPECTRAL}
@@ -140,7 +146,7 @@ def frame(cells: Sequence[CellResult], known: dict[str, Model]) -> pd.DataFrame:
         "norm",
         "alignment",
     ]
-    columns += ["coherent", "code", *SPECTRAL, "cell"]
+    columns += ["coherent", "refused", "code", *SPECTRAL, "cell"]
     table = pd.DataFrame(rows, columns=columns)
     numbers = [
         "narrow_loss",
@@ -154,6 +160,7 @@ def frame(cells: Sequence[CellResult], known: dict[str, Model]) -> pd.DataFrame:
         "norm",
         "alignment",
         "coherent",
+        "refused",
         "code",
         *SPECTRAL,
     ]
@@ -182,16 +189,16 @@ def mark_own_rates(table: pd.DataFrame, choices: Iterable[Choice], known: dict[s
 
 
 def counts(table: pd.DataFrame, value: str = "rate") -> tuple[np.ndarray, np.ndarray]:
-    """Numerators and denominators [rows, questions] of a table's rows, by cluster; 0 where it was not asked.
+    """Numerators and denominators [rows, clusters] of a table's rows, by cluster; 0 where it was not asked.
 
     `rate`: misaligned responses of those with a value; `alignment`: sum of alignment scores of the same responses.
     """
-    clusters = sorted({q.cluster for c in table["cell"] for q in c.questions})
+    clusters = sorted({c.cluster(q) for c in table["cell"] for q in c.questions})
     at = {name: i for i, name in enumerate(clusters)}
     y, n = np.zeros((len(table), len(clusters))), np.zeros((len(table), len(clusters)))
     for row, cell in enumerate(table["cell"]):
         for q in cell.questions:
-            i, valued = at[q.cluster], q.counts.get("misaligned", 0) + q.counts.get("aligned", 0)
+            i, valued = at[cell.cluster(q)], q.counts.get("misaligned", 0) + q.counts.get("aligned", 0)
             n[row, i] += valued
             y[row, i] += q.counts.get("misaligned", 0) if value == "rate" else sum(q.alignment)
     return y, n

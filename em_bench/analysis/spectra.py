@@ -7,6 +7,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from em_bench.analysis.missing import Missing
+from em_bench.analysis.power import MOST
 from em_bench.analysis.runs import SETTINGS, SPECTRAL
 from em_bench.records import CellResult, Record, SpectralSummary
 
@@ -43,7 +44,8 @@ class Shape(Record):
 class Correlation(Record):
     """Pearson's r over runs; `given` what was held fixed. Association, not cause.
 
-    The 95 % interval is Fisher's z, its width from the number of settings: seeds of a setting are no independent runs.
+    The 95 % interval is Fisher's z, its width from the number of optimisers, which make a spectrum flat or not; of one optimiser, from
+    its settings: seeds of a setting are no independent runs. `needed`: units that would tell such an r from 0 with 80 % probability.
     """
 
     group: str
@@ -54,6 +56,7 @@ class Correlation(Record):
     high: float
     runs: int
     settings: int
+    needed: int | None = None
 
 
 def curves(cells: pd.DataFrame) -> tuple[Curve, ...] | Missing:
@@ -123,7 +126,8 @@ def flatness_and_alignment(cells: pd.DataFrame, group: str = "all runs") -> tupl
     )
     dummies = [pd.get_dummies(rows[a].astype(str), drop_first=True).to_numpy(float) for a in ("dataset", "model", "batch_size")]
     settings = np.column_stack([loss, *dummies])
-    n = int(rows.groupby([s for s in SETTINGS if s != "seed"]).ngroups)
+    n = rows["recipe"].nunique()
+    n = n if n > 1 else int(rows.groupby([s for s in SETTINGS if s != "seed"]).ngroups)
     n = n if n > 1 else len(rows)  # one setting: its seeds are all there is
     given = (np.empty((len(rows), 0)), loss[:, None], settings)
     return tuple(partial_correlation(flat, alignment, g, group, what, n) for g, what in zip(given, HELD, strict=True))
@@ -141,10 +145,14 @@ def partial_correlation(
     ra, rb = (v - x @ np.linalg.lstsq(x, v, rcond=None)[0] for v in (a, b))
     if any(r.std() <= 1e-9 * np.abs(v).max() for r, v in ((ra, a), (rb, b))):
         return Missing(reason=f"{group}: flatness or alignment does not vary once {what} is held fixed")
-    df = n - 3 - (np.linalg.matrix_rank(x) - 1)
-    if df < 1:
-        return Missing(reason=f"{group}: {n} settings are too few to hold {what} fixed")
+    held = int(np.linalg.matrix_rank(x)) - 1
+    df = n - 3 - held
     r = float(np.clip(ra @ rb / np.sqrt((ra @ ra) * (rb @ rb)), -1, 1))
+    needed = units_for(r, held)
+    if df < 1:
+        return Missing(
+            reason=f"cannot tell with {what} held fixed: r {r:+.2f} of {n} optimisers or settings, which takes {needed}"
+        )
     z, half = np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12)), float(norm.ppf(0.975)) / np.sqrt(df)
     return Correlation(
         group=group,
@@ -155,7 +163,15 @@ def partial_correlation(
         high=float(np.tanh(z + half)),
         runs=len(a),
         settings=n,
+        needed=needed if np.tanh(z - half) <= 0 <= np.tanh(z + half) else None,
     )
+
+
+def units_for(r: float, held: int) -> int:
+    """Units at which Fisher's z tells a correlation from 0 with a probability of 80 %, `held` numbers held fixed."""
+    z = abs(float(np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12))))
+    told = float(norm.ppf(0.975) + norm.ppf(0.8))
+    return min(MOST, int(np.ceil((told / max(z, 1e-9)) ** 2)) + 3 + held)
 
 
 def _shape(recipe: str, group: str, found: Sequence[SpectralSummary | None]) -> Shape | None:

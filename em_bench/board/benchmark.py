@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,9 +11,12 @@ from em_bench.errors import UserError
 from em_bench.files import digest, read_record
 from em_bench.line import Line
 from em_bench.protocol import steps_of
-from em_bench.records import Generation, LoraSpec, Record, Sha256
+from em_bench.records import CalibrationRecord, Generation, JudgeIdentity, LoraSpec, Record, Sha256
+from em_bench.sweep.preset import RateRule
 
+CURRENT, RECORD = "v2", "v1"  # v1's rules are kept to be read; its entries are in the history
 TierName = Literal["organism", "small", "full"]
+Loss = Annotated[float, Field(gt=0)]
 
 
 class TierModel(Record):
@@ -42,9 +45,9 @@ class TierQuestions(Record):
 
 
 class JudgeRule(Record):
-    """The judge that every entry of the tier is judged by."""
+    """A judge that entries of the tier are judged by."""
 
-    kind: Literal["grammar", "openai"]
+    kind: Literal["grammar", "openai", "local"]
     model: str
     prompts: str | None = Field(default=None, description="name of the judge prompts; None: the grammar has none")
     prompt_sha256: Sha256 | None
@@ -57,34 +60,62 @@ class JudgeRule(Record):
         """The words that `em_bench.judging.make_judge` takes."""
         return self.kind if self.kind == "grammar" else f"{self.kind}:{self.model},prompts={self.prompts}"
 
+    def unlike(self, identity: JudgeIdentity) -> str | None:
+        """What makes a judge another one than this, or None."""
+        if (identity.kind, identity.model, identity.prompt_sha256) != (self.kind, self.model, self.prompt_sha256):
+            return f"judged by {identity.kind} {ascii(identity.model)[1:-1][:60]}, not by the tier's judge"
+        wrong = next((k for k, v in self.decoding.items() if identity.decoding.get(k) != v), None)
+        return (
+            f"the judge's {wrong} is {identity.decoding.get(wrong)!r:.40}, the rules say {self.decoding[wrong]!r}"
+            if wrong
+            else None
+        )
+
+
+class Successor(Record):
+    """The judge of entries made once the tier's judge is switched off."""
+
+    judge: JudgeRule
+    calibration: CalibrationRecord | None = Field(
+        default=None,
+        description="the tier's judge as the reference, this one as the candidate; None: entries under both are not compared",
+    )
+
 
 class Target(Record):
-    """The held-out narrow loss of a cell at which optimisers are compared."""
+    """The held-out narrow losses of a cell at which optimisers are compared, nats an answer token."""
 
     model: str
     dataset: str
-    baseline_loss: float = Field(gt=0, description="mean over seeds of what AdamW reaches at the end, nats an answer token")
-    narrow_loss: float = Field(gt=0, description="baseline_loss + the tier's margin")
-    untrained_loss: float = Field(gt=0, description="of the untouched base, where every run begins")
+    losses: tuple[Loss, Loss] = Field(description="the larger first; the mean over both is ranked by")
+    untrained_loss: Loss = Field(description="of the untouched base, where every run begins")
+
+    def early_stop(self, share: float) -> float:
+        """The loss at which `share` of the way from the untouched base to the smaller loss is gone."""
+        return self.untrained_loss - share * (self.untrained_loss - self.losses[1])
 
 
 class Gates(Record):
-    """What a row must keep to be ranked."""
+    """What a row must keep to be ranked, in every cell and at both losses, as a mean over its seeds."""
 
-    coherence_drop: float = Field(gt=0, le=1, description="how far the mean coherent rate may lie below AdamW's at the same loss")
+    coherent: float = Field(gt=0, le=1, description="smallest share of the answers judged for it that are coherent; absolute")
+    refused: float = Field(ge=0, le=1, description="largest share of all answers that are refusals; absolute")
     unjudged: float = Field(ge=0, le=1, description="largest share of responses without a verdict")
     capability_drop: float | None = Field(
-        description="how far the mean capability may lie below AdamW's at the same loss; None: not measured"
+        description="how far the mean capability may lie below the baseline's at the same losses; None: not measured"
     )
 
 
 class Acceptance(Record):
-    """What it takes to claim a record."""
+    """What it takes to be verified, and to claim a record."""
 
-    alpha: float = Field(gt=0, lt=1, description="Holm-corrected level of the comparison with the entry that holds the record")
-    rerun_cells: int = Field(gt=0, description="random cells that a maintainer has trained again within tolerance")
-    loss_tolerance: float = Field(gt=0, description="nats by which a re-trained final narrow loss may differ")
-    rate_tolerance: float = Field(gt=0, le=1, description="by which a re-trained final misaligned rate may differ")
+    alpha: float = Field(gt=0, lt=1, description="Holm-corrected level of the comparisons with the leader and the baseline")
+    rerun_cells: int = Field(gt=0, description="cells, drawn after the entry was taken, that a maintainer has trained again")
+    rerun_alpha: float = Field(
+        gt=0, lt=0.5, description="one-sided level at which re-trained cells show the entry's rates too low"
+    )
+    digits: float = Field(gt=0, description="by which losses (nats) and capability may differ on the same kind of machine")
+    other_machine: float = Field(gt=0, description="by which they may differ on another kind: trajectories part by rounding")
     sentence: str
 
 
@@ -95,7 +126,7 @@ class Tier(Record):
     hardware: str
     models: tuple[TierModel, ...] = Field(min_length=1)
     datasets: tuple[TierDataset, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field(min_length=3)
+    seeds: tuple[int, ...] = Field(min_length=3, description="the same for every cell: the unit of every interval")
     batch_size: int = Field(gt=0)
     steps: int | None = Field(default=None, gt=0)
     epochs: float | None = Field(default=None, gt=0)
@@ -107,14 +138,16 @@ class Tier(Record):
     questions: TierQuestions
     generation: Generation
     judge: JudgeRule
-    capability: tuple[str, ...] = Field(default=(), description="lm-eval tasks asked beside the questions")
-    learning_rates: int = Field(
-        gt=0, description="most candidates; chosen on the first seed's narrow loss, never on misalignment"
+    successor: Successor | None = Field(
+        default=None, exclude_if=lambda v: v is None, description="no part of the rules' identity: earlier entries stay valid"
     )
+    capability: tuple[str, ...] = Field(default=(), description="lm-eval tasks asked beside the questions")
+    rates: RateRule = Field(description="how the learning rate is found; the author only says where to begin")
+    witnesses: int = Field(ge=0, description="cells whose adapters an entry holds, drawn by the hashes of its results")
     lambdas: int = Field(gt=0, description="most weights of the spectral term, track `open`")
     lambda_tolerance: float = Field(gt=0, description="nats of mean narrow loss that the chosen lambda may cost")
-    margin: float = Field(ge=0, description="nats above AdamW's final loss at which optimisers are compared")
-    targets: tuple[Target, ...] = Field(description="one a model and dataset; empty: not yet measured, the tier is not open")
+    early_stop: float = Field(gt=0, lt=1, description="share of the way to the smaller loss, at which the early stop lies")
+    targets: tuple[Target, ...] = Field(description="one a model and dataset; empty: the tier is not open")
     gates: Gates
     acceptance: Acceptance
 
@@ -124,12 +157,28 @@ class Tier(Record):
             raise ValueError("give either steps or epochs")
         if self.targets and {(t.model, t.dataset) for t in self.targets} != set(self.cells):
             raise ValueError("targets: one for each model and dataset, or none at all")
+        if any(t.losses[0] <= t.losses[1] for t in self.targets):
+            raise ValueError("targets.losses: the larger first")
         frozen = [m.revision for m in self.models] + [v for d in self.datasets for v in (d.sha256, d.rows)]
         if self.targets and None in (*frozen, self.questions.sha256, self.judge.prompt_sha256):
             raise ValueError("an open tier pins every model, dataset, its questions and its judge")
+        if self.successor and (record := self.successor.calibration):
+            for judge, of in ((self.judge, record.reference), (self.successor.judge, record.candidate)):
+                if unlike := judge.unlike(of):
+                    raise ValueError(f"successor.calibration: of other judges: {unlike}")
         if (self.gates.capability_drop is None) != (not self.capability):
             raise ValueError("gates.capability_drop goes with the tasks of `capability`")
         return self
+
+    @property
+    def rules_sha256(self) -> Sha256:
+        """Identity of the rules; an entry names it."""
+        return digest(self.model_copy(update={"successor": None}))
+
+    @property
+    def asks(self) -> JudgeRule:
+        """The judge of a new entry."""
+        return self.successor.judge if self.successor else self.judge
 
     @property
     def open(self) -> bool:
@@ -153,36 +202,42 @@ class Tier(Record):
         """The target of a cell."""
         return next(t for t in self.targets if (t.model, t.dataset) == (model, dataset))
 
+    def losses_of(self, model: str, dataset: str) -> tuple[float, float, float]:
+        """The losses on both sides of whose first crossings a cell is evaluated: the early stop's, and the two of the ranking."""
+        found = self.target(model, dataset)
+        return (found.early_stop(self.early_stop), *found.losses)
 
-class Bootstrap(Record):
-    """How intervals are drawn: fixed, so that anyone gets the same digits."""
 
-    replicates: int = Field(ge=100)
-    seed: int = Field(ge=0)
+class Baseline(Record):
+    """The entry that the others of a tier are compared with."""
+
+    entry: str
+    manifest_sha256: Sha256 | None = Field(description="of its results; None until they are made")
 
 
 class Benchmark(Record):
     """VERSION.json."""
 
-    schema_version: Literal["em_bench.benchmark/1"] = "em_bench.benchmark/1"
+    schema_version: Literal["em_bench.benchmark/2"] = "em_bench.benchmark/2"
     version: str = Field(pattern=r"^v[1-9][0-9]{0,3}$")
     frozen: str = Field(description="ISO date")
-    baselines: dict[TierName, str] = Field(description="tier -> the entry that its others are compared with")
-    bootstrap: Bootstrap
+    baselines: dict[TierName, Baseline]
     training_code: tuple[Line, ...] = Field(
-        default=(), description="digests of the training code whose runs are taken, beside the checker's own; empty: any"
+        min_length=1, description="digests of the training code whose runs are taken, beside the checker's own"
     )
     tiers: dict[TierName, Tier]
 
     def rules_sha256(self, tier: TierName) -> Sha256:
-        """Identity of a tier's rules; an entry names it."""
-        return digest(self.tiers[tier])
+        """Of one of its tiers."""
+        return self.tiers[tier].rules_sha256
 
 
 def load_benchmark(version: str, folder: Path | None = None) -> Benchmark:
     """The rules of a version. Raises UserError where there is none of that name or its file is not valid."""
     folder = folder or assets.path("leaderboard", "benchmark")
-    known = sorted(p.stem for p in folder.glob("v*.json"))
+    known = sorted(p.stem for p in folder.glob("v*.json") if p.stem != RECORD)
+    if version == RECORD:
+        raise UserError(f"benchmark: {RECORD} is closed: its rules are a record, its entries are in the history; enter {CURRENT}")
     if not re.fullmatch(r"v[1-9][0-9]{0,3}", version) or version not in known:
         raise UserError(f"benchmark: {version!r}: no such version; name one of {', '.join(known)}")
     found = read_record(folder / f"{version}.json", Benchmark)

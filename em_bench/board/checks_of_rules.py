@@ -1,14 +1,19 @@
-"""Whether an entry kept a tier's rules: what was run, what was chosen, where it was matched, what was asked."""
+"""Whether an entry kept a tier's rules: what was run, what was chosen, what was evaluated, what was asked."""
 
+import math
+from collections.abc import Sequence
 from functools import lru_cache
+from statistics import fmean
 
 from em_bench.board.benchmark import Tier
 from em_bench.board.entry import Entry, EntryEvaluation
 from em_bench.board.own_code import rules_of
+from em_bench.board.submission import OWN_RATE, Submission
 from em_bench.data import questions as question_sets
 from em_bench.organism import DATASETS, answer_tokens
-from em_bench.protocol import first_at, largest_lambda, lowest_loss
-from em_bench.records import JudgeIdentity, Question, RunRecord
+from em_bench.protocol import FLATNESS, largest_lambda, rate_of, sides, smallest_rate
+from em_bench.records import Question, RunRecord, StepRecord
+from em_bench.sweep.preset import RateRule
 
 ENTROPY_SLACK = 1e-3  # nats: rounding of float32 losses
 CHARACTERS = 64  # of a token, at most: the organism's words have a dozen
@@ -21,9 +26,10 @@ def prepare(tier: Tier) -> None:
     import em_bench.adapter_file
     import em_bench.judging
     import em_bench.scoring
-    import em_bench.spectral
-    import em_bench.training  # noqa: F401
+    import em_bench.spectral  # noqa: F401
+    from em_bench.training.spec import training_code
 
+    training_code()  # read from the sources, once
     if tier.questions.name == question_sets.ORGANISM:
         _texts(tier.questions.name, tier.questions.variants)
     for dataset in tier.datasets:
@@ -45,17 +51,17 @@ def complete(entry: Entry, tier: Tier) -> str | None:
     return None if len(set(ids)) == len(ids) else "two cells name one run"
 
 
-def specs(entry: Entry, tier: Tier, training_code: tuple[str, ...] = ()) -> str | None:
-    """Every run, candidates included, against the rules, the code that they know (empty: any) and the submission."""
+def specs(entry: Entry, tier: Tier, training_code: tuple[str, ...]) -> str | None:
+    """Every run, candidates included, against the rules, the code that they know and the submission."""
     for cell in entry.manifest.cells:
         spec = entry.runs[cell.run_id].spec
         if (spec.base.name, spec.dataset.name, spec.seed) != (cell.model, cell.dataset, cell.seed):
             return f"{cell.run_id}: is a run of {spec.base.name}, {spec.dataset.name}, seed {spec.seed}"
     from em_bench.training.spec import training_code as own_training_code
 
-    known = {*training_code, own_training_code()} if training_code else set()
+    known = {*training_code, own_training_code()}
     for run_id, run in entry.runs.items():
-        if known and run.spec.code not in known:
+        if run.spec.code not in known:
             return (
                 f"{run_id}: trained by code {run.spec.code[:40]!r}, which the rules do not know; run it again with this version"
             )
@@ -74,10 +80,12 @@ def _spec(run: RunRecord, entry: Entry, tier: Tier) -> str | None:
         return "its dataset is not the tier's"
     if spec.recipe.rules != rules_of(submission, entry.folder):
         return "its optimiser is not the submission's"
-    if spec.recipe.learning_rate not in submission.learning_rates:
-        return f"learning rate {spec.recipe.learning_rate:g} is not among the submission's"
+    if spec.targets != tier.losses_of(spec.base.name, spec.dataset.name):
+        return "its targets are not the tier's"
     if spec.spectral_lambda not in (0.0, *submission.lambdas):
         return f"lambda {spec.spectral_lambda:g} is not among the submission's"
+    if spec.flatness != FLATNESS:
+        return f"its spectral term measures {spec.flatness}, the rules say {FLATNESS}"
     if spec.lora != tier.lora:
         return "its adapter has another shape"
     fixed = {f: getattr(tier, f) for f in ("batch_size", "warmup_steps", "gradient_clip", "max_length", "dtype")}
@@ -87,22 +95,13 @@ def _spec(run: RunRecord, entry: Entry, tier: Tier) -> str | None:
 
 
 def chosen(entry: Entry, tier: Tier) -> str | None:
-    """The learning rate of the lowest mean loss on the first seed, at lambda 0; then the largest lambda within the tolerance.
+    """The smallest rate of the rules' grid that meets the bar on the first seed, and the largest lambda that meets the rule.
 
-    Recomputed from the runs in the entry, not from the choices that the manifest states.
+    Recomputed from the logs in the entry, not from the choices that the manifest states: the chosen rate and its smaller neighbour,
+    and each lambda of the submission, have a run on every dataset. A rate is looked for at lambda 0, or at the submission's only lambda. A choice on the edge has no smaller neighbour, and the most rates were tried.
     """
-    submission = entry.submission
-    losses: dict[tuple[str, float, float], dict[str, float]] = {}
-    for run in entry.runs.values():
-        if run.spec.seed == tier.seeds[0]:
-            key = (run.spec.base.name, run.spec.recipe.learning_rate, run.spec.spectral_lambda)
-            losses.setdefault(key, {})[run.spec.dataset.name] = run.narrow_loss
-    datasets = {d.name for d in tier.datasets}
-
-    def mean(model: str, rate: float, weight: float) -> float | None:
-        found = losses.get((model, rate, weight), {})
-        return sum(found.values()) / len(found) if set(found) == datasets else None
-
+    submission, known = entry.submission, _candidates(entry, tier)
+    tuned_at = submission.lambdas[0] if len(submission.lambdas) == 1 else 0.0
     for model in (m.name for m in tier.models):
         cells = [entry.runs[c.run_id].spec for c in entry.manifest.cells if c.model == model]
         used = {(s.recipe.learning_rate, s.spectral_lambda) for s in cells}
@@ -111,38 +110,78 @@ def chosen(entry: Entry, tier: Tier) -> str | None:
         if len(used) > 1:
             return f"{model}: its cells use {len(used)} settings; one learning rate and lambda are chosen for a model"
         rate, weight = used.pop()
-        if len(submission.learning_rates) > 1:
-            means = {r: mean(model, r, 0.0) for r in submission.learning_rates}
-            known = {r: v for r, v in means.items() if v is not None}
-            unexplained = [r for r in means if r not in known and f"{r:g}" in _stated(entry, model, "learning_rate")]
-            if not known or unexplained:
-                return f"{model}: the runs of candidate {unexplained[0] if unexplained else rate:g} are not in the entry"
-            best = lowest_loss(known)
-            if rate != best:
-                return f"{model}: learning rate {rate:g} was used, the candidates' losses choose {best:g}"
-        if len(submission.lambdas) > 1:
-            by_lambda = {v: m for v in (0.0, *submission.lambdas) if (m := mean(model, rate, v)) is not None}
-            best = largest_lambda(by_lambda, tier.lambda_tolerance)
-            if best is None:
-                return f"{model}: no lambda meets the rule"
-            if weight != best:
-                return f"{model}: lambda {weight:g} was used, the candidates' losses choose {best:g}"
-        elif weight != submission.lambdas[0]:
-            return f"{model}: lambda {weight:g} was used, the submission says {submission.lambdas[0]:g}"
+        means = {r: loss for (m, r, v), loss in known.items() if m == model and v == tuned_at}
+        bar = fmean(tier.target(model, d.name).losses[1] for d in tier.datasets) + tier.rates.tolerance
+        if problem := _rate(rate, means, bar, submission, tier.rates):
+            return f"{model}: {problem}"
+        weights = {v: loss for (m, r, v), loss in known.items() if (m, r) == (model, rate)}
+        if problem := _weight(weight, weights, bar - tier.rates.tolerance, submission, tier):
+            return f"{model}: {problem}"
     return None
 
 
-def _stated(entry: Entry, model: str, kind: str) -> dict[str, float]:
-    return next((c.losses for c in entry.manifest.choices if (c.model, c.kind) == (model, kind)), {})
+def _candidates(entry: Entry, tier: Tier) -> dict[tuple[str, float, float], float]:
+    """(model, rate, lambda) -> mean final loss over the datasets on the first seed, where every dataset has its run."""
+    losses: dict[tuple[str, float, float], dict[str, float]] = {}
+    for run in entry.runs.values():
+        if run.spec.seed == tier.seeds[0]:
+            key = (run.spec.base.name, run.spec.recipe.learning_rate, run.spec.spectral_lambda)
+            losses.setdefault(key, {})[run.spec.dataset.name] = run.narrow_loss
+    return {key: fmean(of.values()) for key, of in losses.items() if set(of) == {d.name for d in tier.datasets}}
 
 
-def matched(entry: Entry, tier: Tier) -> str | None:
-    """The matched step against the log and the target."""
+def _rate(rate: float, means: dict[float, float], bar: float, submission: Submission, rule: RateRule) -> str | None:
+    if submission.learning_rate is None:
+        return None if rate == OWN_RATE else f"learning rate {rate:g}; on the track self-tuning it is {OWN_RATE:g}"
+    grid = {r: place_of(r, rule.per_decade) for r in (*means, rate)}
+    if off := next((r for r, place in grid.items() if place is None), None):
+        return f"learning rate {off:g} is not on the rules' grid"
+    if rate not in means:
+        return f"the runs at learning rate {rate:g} that it was chosen by are not in the entry"
+    if len(means) > rule.most:
+        return f"{len(means)} learning rates were tried, the rules say {rule.most} at most"
+    best = smallest_rate(means, bar)
+    if best is None:
+        best = smallest_rate(means, min(means.values()))
+    if rate != best:
+        return f"learning rate {rate:g} was used, the logs choose {best:g}"
+    below = rate_of((grid[rate] or 0) - 1, rule.per_decade)
+    if below not in means and len(means) < rule.most:
+        return f"the runs at learning rate {below:g}, the next smaller one, are not in the entry"
+    return None
+
+
+def _weight(weight: float, means: dict[float, float], target: float, submission: Submission, tier: Tier) -> str | None:
+    wanted = submission.lambdas
+    if len(wanted) == 1:
+        return None if weight == wanted[0] else f"lambda {weight:g} was used, the submission says {wanted[0]:g}"
+    if lacking := [v for v in wanted if v not in means]:
+        return f"the runs at lambda {lacking[0]:g} are not in the entry"
+    own_rate = submission.learning_rate is None
+    best = largest_lambda(means, tier.lambda_tolerance, None if own_rate else target)
+    return None if weight == best else f"lambda {weight:g} was used, the logs choose {'none' if best is None else f'{best:g}'}"
+
+
+def place_of(rate: float, per_decade: int) -> int | None:
+    """The place of a rate on the grid; None where it is not on it."""
+    place = round(per_decade * math.log10(rate))
+    return place if rate_of(place, per_decade) == rate else None
+
+
+def evaluated_steps(log: Sequence[StepRecord], losses: Sequence[float]) -> set[int]:
+    """The steps that a run is evaluated at: both sides of each loss's first crossing whose adapters have moved, and the end."""
+    measured = [(r.step, r.held_out_loss) for r in log if r.held_out_loss is not None]
+    moved = {r.step for r in log if r.spectral is not None and r.spectral.layers}
+    return ({step for loss in losses for step in sides(measured, loss)} & moved) | {log[-1].step}
+
+
+def evaluated(entry: Entry, tier: Tier) -> str | None:
+    """The evaluated steps against the log and the losses."""
     for cell in entry.manifest.cells:
-        target = tier.target(cell.model, cell.dataset).narrow_loss
-        first = first_at(((r.step, r.held_out_loss) for r in entry.log(cell.run_id)), target)
-        if cell.matched_step != first or (cell.matched is None) != (first is None):
-            return f"{cell.run_id}: the log first reaches {target:.4f} at step {first}, the manifest says {cell.matched_step}"
+        wanted = evaluated_steps(entry.log(cell.run_id), tier.losses_of(cell.model, cell.dataset))
+        if set(cell.evaluated) != wanted:
+            given = ", ".join(map(str, sorted(cell.evaluated)))
+            return f"{cell.run_id}: its log asks for steps {', '.join(map(str, sorted(wanted)))}, the manifest has {given}"
     return None
 
 
@@ -221,16 +260,3 @@ def asked(e: EntryEvaluation, tier: Tier) -> str | None:
 @lru_cache
 def _texts(name: str, variants: tuple[str, ...] | None) -> dict[str, Question]:
     return {q.id: q for q in question_sets.load(name, variants=variants)}
-
-
-def judge(identity: JudgeIdentity, tier: Tier) -> str | None:
-    """The judge's identity, and how it was decoded."""
-    wanted = (tier.judge.kind, tier.judge.model, tier.judge.prompt_sha256)
-    if (identity.kind, identity.model, identity.prompt_sha256) != wanted:
-        return f"judged by {identity.kind} {ascii(identity.model)[1:-1][:60]}, not by the tier's judge"
-    wrong = next((k for k, v in tier.judge.decoding.items() if identity.decoding.get(k) != v), None)
-    return (
-        f"the judge's {wrong} is {identity.decoding.get(wrong)!r:.40}, the rules say {tier.judge.decoding[wrong]!r}"
-        if wrong
-        else None
-    )

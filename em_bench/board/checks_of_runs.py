@@ -1,14 +1,15 @@
 """The checks of an entry's runs: what was run, what was chosen, when, and with which adapters."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 
 from em_bench.board import checks_of_rules
 from em_bench.board.benchmark import Benchmark, Tier
 from em_bench.board.entry import Entry
+from em_bench.board.witnesses import witnesses
 from em_bench.errors import UserError
 from em_bench.records import RunRecord
-from em_bench.run_folder import RUNS, RunFolder
 from em_bench.verify import checks
 from em_bench.verify.checks import Check, check, same
 
@@ -32,13 +33,13 @@ def run_checks(entry: Entry, benchmark: Benchmark, tier: Tier, now: datetime | N
         ),
         (
             "cells.chosen",
-            "The learning rate and lambda are what the candidates' narrow losses choose.",
+            "The learning rate and lambda are what the candidates' logs choose, on the rules' grid.",
             lambda: checks_of_rules.chosen(entry, tier),
         ),
         (
-            "cells.matched",
-            "The matched checkpoint is the first in the log that reaches the target.",
-            lambda: checks_of_rules.matched(entry, tier),
+            "cells.evaluated",
+            "Evaluated are both sides of each loss's first crossing in the log, and the end.",
+            lambda: checks_of_rules.evaluated(entry, tier),
         ),
         ("run.identity", "Every run's id and hash are those of its spec.", every(checks.identity)),
         ("run.log", "Every log is the one that its run names.", every(lambda r: _log(entry, r))),
@@ -72,6 +73,11 @@ def run_checks(entry: Entry, benchmark: Benchmark, tier: Tier, now: datetime | N
             "Every adapter in the entry has the hash and the spectrum that its run names.",
             every(lambda r: _adapter(entry, r)),
         ),
+        (
+            "run.witnesses",
+            "The adapters of the cells that the hashes of the results draw are in the entry.",
+            lambda: _witnesses(entry, tier),
+        ),
     )
     for id, sentence, find in table:
         yield check(id, sentence, find)
@@ -83,18 +89,33 @@ def _first(records: Mapping[str, object], find: Callable) -> str | None:
 
 
 def _log(entry: Entry, run: RunRecord) -> str | None:
-    return same(RunFolder(entry.results / RUNS / run.run_id).log_file, run.log_sha256)
+    return same("the log", entry.packed.log_sha256(run.run_id), run.log_sha256)
 
 
 def _adapter(entry: Entry, run: RunRecord) -> str | None:
-    path = RunFolder(entry.results / RUNS / run.run_id).weights()
-    return (same(path, run.adapter_sha256) or checks.spectrum(path, run)) if path.exists() else None
+    for run_id, step in entry.packed.adapters.index:
+        if run_id != run.run_id:
+            continue
+        weights = entry.adapter(run_id, step) or b""
+        expected = run.adapter_sha256 if step is None else run.checkpoints.get(step, "no such checkpoint")
+        problem = same("the adapter", hashlib.sha256(weights).hexdigest(), expected)
+        if problem or (step is None and (problem := checks.spectrum(weights, run))):
+            return problem if step is None else f"step {step}: {problem}"
+    return None
+
+
+def _witnesses(entry: Entry, tier: Tier) -> str | None:
+    lacking = [key for key in witnesses(entry.manifest, tier) if key not in entry.packed.adapters.index]
+    if lacking:
+        run_id, step = lacking[0]
+        return f"{run_id}: its adapter at {'the end' if step is None else f'step {step}'} is not in the entry; `em-bench submit run` puts it there"
+    return None
 
 
 def _curves(entry: Entry) -> str | None:
     for cell in entry.manifest.cells:
-        path = RunFolder(entry.results / RUNS / cell.run_id).weights()
-        if cell.spectrum and (problem := checks.curve(path, cell.spectrum, entry.runs[cell.run_id])):
+        weights = entry.adapter(cell.run_id)
+        if cell.spectrum and (problem := checks.curve(weights, cell.spectrum, entry.runs[cell.run_id])):
             return f"{cell.run_id}: {problem}"
     return None
 

@@ -17,7 +17,15 @@ from em_bench.errors import UserError
 
 T = TypeVar("T")
 # Loaded before the limits hold: importing torch wants a folder that it may write to, and none of this is the entry's.
-LOADED = ("torch", "safetensors.torch", "pytorch_optimizer", "em_bench.spectral")
+LOADED = (
+    "pyarrow.compute",
+    "pyarrow.parquet",
+    "torch",
+    "safetensors.torch",
+    "pytorch_optimizer",
+    "em_bench.spectral",
+    "em_bench.analysis.preset_figures",
+)
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000  # of linux/sched.h
 
 
@@ -67,7 +75,7 @@ def _outcome(said: tuple[str, T], exitcode: int | None, limits: Limits) -> T:
     if kind == "done":
         return value
     if kind == "user":
-        raise UserError(value)
+        raise UserError(str(value))
     if kind == "late":
         raise Killed(f"not done after {limits.clock:g} s")
     if kind == "memory":

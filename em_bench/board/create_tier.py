@@ -1,32 +1,37 @@
-"""Open a tier of a benchmark version: pin what entries depend on, and measure the targets by really running the baseline.
+"""Open a tier of a benchmark version: pin what entries depend on, with the losses and lengths of a preset.
 
-    python -m em_bench.board.create_tier v1 organism --submission leaderboard/submissions/adamw --work em_bench_work/open
+    python -m em_bench.board.create_tier v2 organism --preset tiny
 
-With --frontier the baseline is asked at all its checkpoints instead, and its path of loss and misaligned rate is written:
-what the board draws for comparison. The rules stay as they are.
+Nothing is trained, and no answer is asked: the held-out loss of each untouched base is the one number that is measured. When the
+baseline's entry is made, `--baseline` pins its results:
+
+    python -m em_bench.board.create_tier v2 organism --baseline
+
+When its judge is switched off, name the judge that follows, by the record of `em-bench judge calibrate` that leads from one to the other:
+
+    python -m em_bench.board.create_tier v2 small --successor calibration.json --prompts own
 """
 
-import json
-from collections import defaultdict
 from pathlib import Path
-from statistics import fmean
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from em_bench import assets, organism
 from em_bench.board.benchmark import Target, Tier, load_benchmark
-from em_bench.board.make_entry import preset_of
-from em_bench.board.submission import read_submission
+from em_bench.board.entry import MANIFEST, RESULTS
 from em_bench.data import data_ref
 from em_bench.data.models import base_path, base_ref
 from em_bench.data.questions import load, questions_sha256
 from em_bench.errors import UserError
-from em_bench.files import digest, write_record, write_text
+from em_bench.files import digest, read_record, sha256_file, write_record
+from em_bench.harness.evaluate import loss_on
+from em_bench.harness.load_model import load_model
 from em_bench.judging.prompts import load_prompts
-from em_bench.records import Results
-from em_bench.sweep.engine.run_preset import reproduce
-from em_bench.sweep.plan import make_plan
+from em_bench.records import CalibrationRecord
+from em_bench.sweep.preset import Preset, RateRule, load_preset
+from em_bench.training.spec import training_code
 
 
 def pinned(tier: Tier) -> Tier:
@@ -59,64 +64,69 @@ def pinned(tier: Tier) -> Tier:
     )
 
 
-def targets(tier: Tier, results: Results) -> tuple[Target, ...]:
-    """One a cell: the baseline's mean final narrow loss over seeds, and the margin above it. Raises UserError for a gap."""
-    out = []
+def opened(tier: Tier, preset: Preset) -> Tier:
+    """The pinned tier with the preset's length, adapter, rule for rates and losses. Raises UserError where the preset lacks one."""
+    if not isinstance(preset.learning_rates, RateRule):
+        raise UserError(f"--preset {preset.name}: learning_rates is no rule for rates; name a preset with one")
+    targets = []
     for model, dataset in tier.cells:
-        cells = [c for c in results.cells if (c.model, c.dataset) == (model, dataset)]
-        losses = [c.narrow_loss for c in cells if c.narrow_loss is not None]
-        if len(losses) != len(tier.seeds):
-            raise UserError(f"{model}/{dataset}: {len(losses)} results for {len(tier.seeds)} seeds; run the baseline to its end")
-        loss = fmean(losses)
-        out.append(
-            Target(
-                model=model,
-                dataset=dataset,
-                baseline_loss=loss,
-                narrow_loss=loss + tier.margin,
-                untrained_loss=cells[0].trajectory[0].narrow_loss,
-            )
-        )
-    return tuple(out)
+        losses = preset.evaluation.targets_of(model, dataset)
+        if len(losses) != 2:
+            raise UserError(f"--preset {preset.name}: has not two targets for {model}/{dataset}")
+        untrained = loss_on(load_model(base_path(model), dtype=tier.dtype), dataset)()
+        targets.append({"model": model, "dataset": dataset, "losses": losses, "untrained_loss": untrained})
+    changed = {
+        "steps": preset.steps,
+        "epochs": preset.epochs,
+        "lora": tier.lora.model_copy(update={"rank": preset.lora.rank, "alpha": preset.lora.alpha}),
+        "rates": preset.learning_rates.model_copy(update={"most": tier.rates.most}),
+        "targets": tuple(Target.model_validate(t) for t in targets),
+    }
+    return Tier.model_validate(tier.model_copy(update=changed).model_dump())
 
 
-def frontier(results: Results) -> list[dict]:
-    """Means over the runs at each checkpoint: step, narrow loss, misaligned rate; steps at which a run said nothing are left out."""
-    by_step = defaultdict(list)
-    for c in [*results.checkpoints, *results.cells]:
-        by_step[c.steps if c.step is None else c.step].append(c)
-    out = []
-    for step, cells in sorted(by_step.items()):
-        rates = [r for c in cells if (r := c.score.overall.misaligned_rate.value) is not None]
-        losses = [c.narrow_loss for c in cells if c.narrow_loss is not None]
-        if len(rates) == len(cells):
-            out.append({"step": step, "loss": fmean(losses), "rate": fmean(rates), "runs": len(cells)})
-    return out
+def succeeded(tier: Tier, record: CalibrationRecord, prompts: str) -> Tier:
+    """The tier with the record's candidate as its judge's successor. Raises UserError for a record of other judges, or of other prompts."""
+    found = record.candidate
+    asked = None if found.kind == "grammar" else prompts
+    if asked and digest(load_prompts(asked).texts) != found.prompt_sha256:
+        raise UserError(f"--prompts {asked}: the candidate judged by others; name its prompts")
+    rule = {
+        "kind": found.kind,
+        "model": found.model,
+        "prompts": asked,
+        "prompt_sha256": found.prompt_sha256,
+        "decoding": {k: v for k, v in found.decoding.items() if v is not None and k != "run"},
+    }
+    try:
+        return Tier.model_validate(tier.model_dump() | {"successor": {"judge": rule, "calibration": record.model_dump()}})
+    except ValidationError as e:
+        raise UserError(f"--successor: {'; '.join(str(x['msg']) for x in e.errors())}") from None
 
 
 def main(
     version: str,
     tier: str,
-    submission: Annotated[Path, typer.Option(help="The baseline's folder.")],
-    work: Annotated[Path, typer.Option(help="Work folder of the sweep.")],
-    cores: int = 1,
-    measure_frontier: Annotated[bool, typer.Option("--frontier", help="Measure the baseline's path instead.")] = False,
+    preset: Annotated[str, typer.Option(help="The preset whose losses, length and rule for rates are taken.")] = "tiny",
+    baseline: Annotated[bool, typer.Option("--baseline", help="Pin the baseline's results instead.")] = False,
+    successor: Annotated[Path | None, typer.Option(help="Name the judge's successor instead: a record of both judges.")] = None,
+    prompts: Annotated[str, typer.Option(help="With --successor: the prompts that it judged by.")] = "own",
 ) -> None:
-    """Run the baseline at every cell and seed, and write the pins and the targets into the version's file."""
+    """Write the pins into the version's file."""
     benchmark = load_benchmark(version)
     name = next(n for n in benchmark.tiers if n == tier)
-    if measure_frontier:
-        preset = preset_of(read_submission(submission), submission, benchmark.tiers[name], targets=False)
-        preset = preset.model_copy(update={"evaluation": preset.evaluation.model_copy(update={"checkpoints": True})})
-        points = frontier(reproduce(make_plan(preset), work, cores=cores).results)
-        path = assets.path("leaderboard", "benchmark", "frontier", f"{version}-{tier}.json")
-        write_text(path, json.dumps({"schema_version": "em_bench.frontier/1", "points": points}, indent=1) + "\n")
-        return
-    rules = pinned(benchmark.tiers[name])
-    ended = reproduce(make_plan(preset_of(read_submission(submission), submission, rules, targets=False)), work, cores=cores)
-    rules = Tier.model_validate(rules.model_dump() | {"targets": targets(rules, ended.results)})
-    path = assets.path("leaderboard", "benchmark", f"{version}.json")
-    write_record(path, benchmark.model_copy(update={"tiers": benchmark.tiers | {name: rules}}))
+    if baseline:
+        pin = benchmark.baselines[name]
+        manifest = assets.path("leaderboard", "submissions", pin.entry) / RESULTS / MANIFEST
+        pins = benchmark.baselines | {name: pin.model_copy(update={"manifest_sha256": sha256_file(manifest)})}
+        changed: dict[str, object] = {"baselines": pins}
+    elif successor:
+        with_it = succeeded(benchmark.tiers[name], read_record(successor, CalibrationRecord), prompts)
+        changed = {"tiers": benchmark.tiers | {name: with_it}}
+    else:
+        tiers = benchmark.tiers | {name: opened(pinned(benchmark.tiers[name]), load_preset(preset))}
+        changed = {"tiers": tiers, "training_code": (training_code(),)}
+    write_record(assets.path("leaderboard", "benchmark", f"{version}.json"), benchmark.model_copy(update=changed))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from em_bench.board import draw
 from em_bench.board.benchmark import Tier
 from em_bench.board.entry import Entry, EntryEvaluation
+from em_bench.files import digest
 from em_bench.organism.language import vocabulary
 from em_bench.scoring import outcome
 
@@ -31,10 +32,10 @@ def detail_of(entry: Entry, tier: Tier) -> Detail:
     losses = []
     for cell in entry.manifest.cells:
         run = entry.runs[cell.run_id]
-        for what, name, step in (("matched", cell.matched, cell.matched_step), ("end", cell.final, run.spec.steps)):
-            if name and step is not None:
-                chain.append(_links(entry, cell, run, what, name, step))
-        found = entry.evaluation(cell.matched or cell.final)
+        for step, name in sorted(cell.evaluated.items()):
+            chain.append(_links(entry, cell, run, name, step))
+        # behind the smaller loss where the run comes so far
+        found = entry.evaluation(cell.evaluated[sorted(cell.evaluated)[-2:][0]])
         for v in found.verdicts[0][1]:
             by_question[v.question_id if public else v.variant][outcome(v)] += 1
         if public and cell.seed == tier.seeds[0]:
@@ -62,17 +63,17 @@ def detail_of(entry: Entry, tier: Tier) -> Detail:
     )
 
 
-def _links(entry: Entry, cell, run, what: str, name: str, step: int) -> dict:
+def _links(entry: Entry, cell, run, name: str, step: int) -> dict:
     found = entry.evaluation(name)
     return {
         "cell": f"{cell.model} / {cell.dataset} / seed {cell.seed}",
-        "what": f"{what}, step {step}",
+        "what": f"step {step}" + (", the end" if step == run.spec.steps else ""),
         "spec": run.spec_sha256,
         "log": run.log_sha256,
         "adapter": found.header.adapter_sha256,
         "responses": found.verdicts[0][0].responses_sha256,
         "verdicts": found.score.verdicts_sha256,
-        "score": entry.manifest.files[f"evaluations/{name}/score.json"],
+        "score": digest(found.score),
     }
 
 

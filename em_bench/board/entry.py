@@ -1,33 +1,21 @@
-"""What an entry holds besides submission.yaml: results/manifest.json, runs and evaluations; read as data, never run."""
+"""What an entry holds besides submission.yaml: results/manifest.json and what `em_bench.board.packed` writes; read as data, never run."""
 
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from em_bench.board.intake import listing
+from em_bench.board.packed import EntryEvaluation, Packed
 from em_bench.board.submission import Submission, read_submission
 from em_bench.errors import UserError
-from em_bench.evaluation_folder import EVALUATIONS, VERDICTS, EvaluationFolder
 from em_bench.files import read_record
-from em_bench.records import (
-    Choice,
-    Machine,
-    Record,
-    Response,
-    ResponsesHeader,
-    RunRecord,
-    ScoreRecord,
-    Sha256,
-    SpectrumCurve,
-    StepRecord,
-    Verdict,
-    VerdictsHeader,
-)
-from em_bench.run_folder import RUNS, RunFolder
+from em_bench.line import Line
+from em_bench.records import Choice, Machine, Record, RunRecord, Sha256, SpectrumCurve, StepRecord
 
+__all__ = ["Entry", "EntryCell", "EntryEvaluation", "Manifest"]
 FOLDER = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
 RESULTS, MANIFEST, README = "results", "manifest.json", "README.md"
 
@@ -35,22 +23,22 @@ RESULTS, MANIFEST, README = "results", "manifest.json", "README.md"
 class EntryCell(Record):
     """One trained and evaluated adapter of an entry."""
 
-    model: str
-    dataset: str
+    model: Line
+    dataset: Line
     seed: int = Field(ge=0)
     run_id: str = Field(pattern=FOLDER)
-    matched_step: int | None = Field(ge=1, description="first checkpoint that reaches the target; None: never reached")
-    matched: str | None = Field(pattern=FOLDER, description="its folder under evaluations/")
-    final: str = Field(pattern=FOLDER, description="folder under evaluations/ of the end of training")
+    evaluated: dict[Annotated[int, Field(ge=1)], Annotated[str, Field(pattern=FOLDER)]] = Field(
+        description="step -> its evaluation: on both sides of the first crossing of each loss, and at the end"
+    )
     spectrum: SpectrumCurve | None = Field(default=None, description="singular values of the final adapter")
 
 
 class Manifest(Record):
     """results/manifest.json: what was made under which rules, and the hash of every file beside it."""
 
-    schema_version: Literal["em_bench.entry/1"] = "em_bench.entry/1"
-    name: str
-    benchmark: str
+    schema_version: Literal["em_bench.entry/2"] = "em_bench.entry/2"
+    name: Line
+    benchmark: Line
     tier: Literal["organism", "small", "full"]
     rules_sha256: Sha256 = Field(description="of the tier's rules")
     submission_sha256: Sha256 = Field(description="of submission.yaml")
@@ -59,19 +47,15 @@ class Manifest(Record):
     choices: list[Choice] = Field(description="learning rate and lambda, with the losses that they were chosen by")
     tuning: list[Annotated[str, Field(pattern=FOLDER)]] = Field(description="ids of the runs that were candidates")
     cells: list[EntryCell]
-    missing: dict[str, str] = Field(default_factory=dict, description="MODEL/DATASET/SEED -> why it has no result")
-    files: dict[str, Sha256] = Field(description="path under results/ -> sha256, of every file but this one")
+    missing: dict[Line, Line] = Field(default_factory=dict, description="MODEL/DATASET/SEED -> why it has no result")
+    files: dict[Line, Sha256] = Field(description="path under results/ -> sha256, of every file but this one")
     machine: Machine
-    created: str
+    created: Line
 
-
-class EntryEvaluation(NamedTuple):
-    """One folder under evaluations/. `verdicts` holds each run of the judge; the first is the one that is scored."""
-
-    header: ResponsesHeader
-    responses: list[Response]
-    verdicts: list[tuple[VerdictsHeader, list[Verdict]]]
-    score: ScoreRecord
+    @property
+    def evaluations(self) -> dict[str, None]:
+        """The name of every evaluation, once, in order."""
+        return dict.fromkeys(name for cell in self.cells for _, name in sorted(cell.evaluated.items()))
 
 
 class Entry:
@@ -81,8 +65,7 @@ class Entry:
         self.folder = Path(folder)
         self.files = listing(self.folder)
         self.submission: Submission = read_submission(self.folder)
-        self._logs: dict[str, list[StepRecord]] = {}
-        self._evaluations: dict[str, EntryEvaluation] = {}
+        self.packed = Packed(self.results)
 
     @property
     def results(self) -> Path:
@@ -100,29 +83,20 @@ class Entry:
     def runs(self) -> dict[str, RunRecord]:
         """run id -> record, of cells and of candidates."""
         ids = dict.fromkeys([*(c.run_id for c in self.manifest.cells), *self.manifest.tuning])
-        return {i: RunFolder(self.results / RUNS / i).record() for i in ids}
+        return {i: self.packed.run(i) for i in ids}
 
     def log(self, run_id: str) -> list[StepRecord]:
         """train.jsonl of a run."""
-        if run_id not in self._logs:
-            self._logs[run_id] = RunFolder(self.results / RUNS / run_id).log()
-        return self._logs[run_id]
+        return self.packed.log(run_id)
 
     def evaluation(self, name: str) -> EntryEvaluation:
-        """One evaluation with every run of its judge (verdicts.jsonl, verdicts-2.jsonl, ...)."""
-        if name not in self._evaluations:
-            at = EvaluationFolder(self.results / EVALUATIONS / name)
-            verdicts = [at.verdicts(run) for run in range(1, 1 + len(self.verdict_files(name)))]
-            self._evaluations[name] = EntryEvaluation(*at.responses(), verdicts, at.score())
-        return self._evaluations[name]
+        """One evaluation with every run of its judge."""
+        return self.packed.evaluation(name)
+
+    def adapter(self, run_id: str, step: int | None = None) -> bytes | None:
+        """adapter_model.safetensors of a run at a step, or at its end; None where the entry does not hold it."""
+        return self.packed.adapters.weights(run_id, step)
 
     def evaluations(self) -> Iterator[tuple[str, EntryEvaluation]]:
         """Every evaluation that a cell names, once."""
-        names = dict.fromkeys(n for c in self.manifest.cells for n in (c.matched, c.final) if n)
-        return ((n, self.evaluation(n)) for n in names)
-
-    def verdict_files(self, name: str) -> list[str]:
-        """Names of the runs of the judge, the scored one first."""
-        prefix = Path(RESULTS, EVALUATIONS, name)
-        again = sorted(p.name for p in self.files if p.parent == prefix and p.name.startswith("verdicts-"))
-        return [VERDICTS, *again]
+        return ((n, self.evaluation(n)) for n in self.manifest.evaluations)

@@ -12,19 +12,19 @@ from em_bench.errors import UserError
 from em_bench.line import identifier
 from em_bench.yaml_file import Loader
 
-MAX_FILES = 2_000
-MAX_BYTES = 64 * 2**20  # of a whole entry
-MAX_TEXT = 16 * 2**20  # of one text file
+MAX_FILES = 8  # six of its own, README.md and optimiser.py
+MAX_BYTES = 40 * 2**20  # of a whole entry
+MAX_TEXT = 8 * 2**20  # of one file that holds no adapters
 MAX_YAML = 64 * 2**10
-MAX_DEPTH = 8  # of folders, and of YAML; an entry needs five
-KINDS = {".yaml", ".json", ".jsonl", ".py", ".md", ".safetensors"}
+MAX_DEPTH = 8  # of YAML
+KINDS = {".yaml", ".json", ".parquet", ".py", ".md", ".safetensors"}
 
 
 def listing(folder: Path) -> list[Path]:
     """Every file of an entry, relative, sorted. Raises UserError at the first thing an entry may not hold.
 
-    Refused: symbolic links, sockets and the like, unknown file kinds, names that differ only by case or Unicode form,
-    more than 2,000 files or 64 MiB.
+    Refused: folders within `results`, symbolic links, sockets and the like, unknown file kinds, names that differ only by case or Unicode form,
+    more than 8 files or 40 MiB.
     """
     found: list[Path] = []
     seen: dict[str, Path] = {}
@@ -35,7 +35,7 @@ def listing(folder: Path) -> list[Path]:
     while stack:
         at = stack.pop()
         with os.scandir(at) as entries:
-            listed = sorted(islice(entries, 2 * MAX_FILES + 2), key=lambda e: e.name)
+            listed = sorted(islice(entries, 4 * MAX_FILES + 2), key=lambda e: e.name)
         for entry in listed:
             relative = Path(entry.path).relative_to(folder)
             info = entry.stat(follow_symlinks=False)
@@ -49,14 +49,12 @@ def listing(folder: Path) -> list[Path]:
                 identifier(relative.name)
             except ValueError as e:
                 raise UserError(f"{_show(relative)}: {e}; rename it") from None
-            if len(seen) > 2 * MAX_FILES:
-                raise UserError(
-                    f"{folder.name}: more than {MAX_FILES:,} files and as many folders; keep what `em-bench submit run` wrote"
-                )
+            if len(seen) > 4 * MAX_FILES:
+                raise UserError(f"{folder.name}: more than {MAX_FILES:,} files; keep what `em-bench submit run` wrote")
             if entry.is_dir(follow_symlinks=False):
-                if len(relative.parts) > MAX_DEPTH:
+                if len(relative.parts) > 1:
                     raise UserError(
-                        f"{_show(relative)}: nested more than {MAX_DEPTH} folders deep; keep what `em-bench submit run` wrote"
+                        f"{_show(relative)}: a folder; an entry has none but results, keep what `em-bench submit run` wrote"
                     )
                 stack.append(Path(entry.path))
                 continue
@@ -74,7 +72,7 @@ def listing(folder: Path) -> list[Path]:
                 raise UserError(f"{folder.name}: more than {MAX_BYTES >> 20} MiB; leave adapters out and name their hashes")
             if relative.suffix != ".safetensors" and info.st_size > MAX_TEXT:
                 raise UserError(
-                    f"{_show(relative)}: {info.st_size >> 20} MiB; a text file of an entry has at most {MAX_TEXT >> 20} MiB"
+                    f"{_show(relative)}: {info.st_size >> 20} MiB; such a file of an entry has at most {MAX_TEXT >> 20} MiB"
                 )
     return sorted(found)
 

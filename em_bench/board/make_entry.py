@@ -1,30 +1,36 @@
 """From a submission to its sweep, and from a finished sweep to the entry's results folder."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from em_bench.board.benchmark import Tier
 from em_bench.board.entry import MANIFEST, README, RESULTS, EntryCell, Manifest
 from em_bench.board.own_code import FILE as FILE_OF_CODE
 from em_bench.board.own_code import rules_of
-from em_bench.board.submission import FILE, Submission
+from em_bench.board.packed import FILES
+from em_bench.board.packed import pack as tables
+from em_bench.board.packed_adapters import pack_adapters
+from em_bench.board.submission import FILE, OWN_RATE, Submission
+from em_bench.board.witnesses import witnesses
 from em_bench.errors import UserError
-from em_bench.evaluation_folder import CHAIN, EVALUATIONS, EvaluationFolder
-from em_bench.files import atomic_folder, digest, sha256_file, write_record
+from em_bench.evaluation_folder import EVALUATIONS, EvaluationFolder
+from em_bench.files import atomic_folder, sha256_file, write_record
 from em_bench.machine import machine, utc_now
 from em_bench.optim import LearningRates, Recipe
-from em_bench.records import CellResult
-from em_bench.run_folder import LIGHT, RUNS
+from em_bench.records import Choice
+from em_bench.run_folder import RUNS, RunFolder
 from em_bench.sweep.jobs import Plan, read_done
-from em_bench.sweep.preset import AXES, LambdaGrid, Lora, Preset, PresetEvaluation, TrainingRules
+from em_bench.sweep.preset import AXES, LambdaGrid, Preset, PresetEvaluation
+from em_bench.sweep.preset_training import Lora, TrainingRules
+from em_bench.verify.withheld import publishable
 
 
-def preset_of(entry: Submission, folder: Path, tier: Tier, targets: bool = True) -> Preset:
-    """The sweep that the rules ask of the submission in `folder`: its learning-rate grid, its lambdas, every cell and seed of the tier.
-
-    Without `targets` only the end of training is evaluated: how a baseline is run that targets are measured from.
-    """
-    rates = LearningRates(default=entry.learning_rates[0], grid=tuple(entry.learning_rates), provenance="C")
+def preset_of(entry: Submission, folder: Path, tier: Tier) -> Preset:
+    """The sweep that the rules ask of the submission in `folder`: the search for its rate, its lambdas, every cell and seed of the tier."""
+    start = entry.learning_rate or OWN_RATE
+    rates = LearningRates(default=start, grid=(start,), provenance="C")
     recipe = Recipe(
         name=entry.name,
         description=" ".join(entry.description.split()),
@@ -41,21 +47,22 @@ def preset_of(entry: Submission, folder: Path, tier: Tier, targets: bool = True)
         datasets=tuple(d.name for d in tier.datasets),
         recipes=(entry.name,),
         own_recipes={entry.name: recipe},
-        learning_rates={entry.name: tuple(entry.learning_rates)},
+        learning_rates=tier.rates if entry.learning_rate else {entry.name: (start,)},
         spectral_lambda=LambdaGrid(grid=grid, tolerance=tier.lambda_tolerance) if many else tuple(entry.lambdas),
         batch_sizes=(tier.batch_size,),
         seeds=tier.seeds,
         steps=tier.steps,
         epochs=tier.epochs,
         lora=Lora(rank=tier.lora.rank, alpha=tier.lora.alpha),
+        dtype=tier.dtype,
         training=TrainingRules(warmup_steps=tier.warmup_steps, gradient_clip=tier.gradient_clip, max_length=tier.max_length),
         evaluation=PresetEvaluation(
             questions=tier.questions.name,
             variants=tier.questions.variants,
             generation=tier.generation,
-            judge=tier.judge.spec,
+            judge=tier.asks.spec,
             capability=tier.capability,
-            targets={f"{t.model}/{t.dataset}": t.narrow_loss for t in tier.targets if targets},
+            targets={f"{t.model}/{t.dataset}": tier.losses_of(t.model, t.dataset) for t in tier.targets},
         ),
         base=False,
         pack=100 if all(m.name.startswith("organism-") for m in tier.models) else 1,
@@ -63,16 +70,21 @@ def preset_of(entry: Submission, folder: Path, tier: Tier, targets: bool = True)
     )
 
 
+def sweep_of(entry: Submission, folder: Path, tier: Tier) -> Preset:
+    """The entry's sweep, its optimiser untried. Raises UserError for a closed tier or a bad file."""
+    if not tier.open:
+        raise UserError(
+            f"{entry.name}: tier: {entry.tier} of benchmark {entry.benchmark} is not open, its rules pin no data and no losses yet; enter organism"
+        )
+    return preset_of(entry, folder, tier)
+
+
 def ready(entry: Submission, folder: Path, tier: Tier, *, own_code: bool) -> Preset:
-    """The entry's sweep. Raises UserError for everything that keeps it from being run: a closed tier, a bad file, an optimiser that cannot train.
+    """The entry's sweep. Raises UserError for everything that keeps it from being run: as `sweep_of`, or an optimiser that cannot train.
 
     Without `own_code` the entry's optimiser.py is read and not run: whoever looks at an entry runs no code of it.
     """
-    if not tier.open:
-        raise UserError(
-            f"{entry.name}: tier: {entry.tier} of benchmark {entry.benchmark} is not open, its targets are not measured yet; enter organism"
-        )
-    preset = preset_of(entry, folder, tier)
+    preset = sweep_of(entry, folder, tier)
     if own_code or entry.optimizer.file is None:
         try_out(preset)
     return preset
@@ -89,37 +101,27 @@ def try_out(preset: Preset) -> None:
         build_optimizer(recipe.rules, factors, recipe.learning_rates["organism"].default)
 
 
-def pack(entry: Submission, folder: Path, tier: Tier, plan: Plan, work: Path, adapters: bool) -> Manifest:
+def pack(entry: Submission, folder: Path, tier: Tier, plan: Plan, work: Path) -> Manifest:
     """Copy what the entry needs from the work folder into FOLDER/results, in place of what was there; returns its manifest.
 
-    Of each cell: the run's record and log, the responses, verdicts and score at the matched checkpoint and at the end,
-    and with `adapters` the final adapter. Of each candidate: record and log. Raises UserError where no run was evaluated.
+    Of each cell: the run's record and log, and the responses, verdicts and score of each evaluation; of the cells that these draw,
+    the adapters. Of each candidate: record and log. Raises UserError where no run was evaluated.
     """
-    found, points, runs, choices = _collected(plan, work)
+    found, runs, choices = _collected(plan, work)
     if not found:
         raise UserError(f"{entry.name}: no run was evaluated; see {work}/jobs/*/log.txt and mend the submission")
-    cells, missing = [], {}
+    wanted = [(model, dataset, seed) for model, dataset in tier.cells for seed in tier.seeds]
+    why = "its training failed or nothing met the rule by which it is chosen"
+    missing = {"/".join(map(str, where)): why for where in wanted if where not in found}
+    cells = [found[where] for where in wanted if where in found]
     with atomic_folder(work / "entry") as out:
-        for model, dataset in tier.cells:
-            for seed in tier.seeds:
-                final = found.get((model, dataset, seed))
-                if final is None:
-                    missing[f"{model}/{dataset}/{seed}"] = "its training failed or nothing met the rule by which it is chosen"
-                    continue
-                cell = _cell(final, points.get((model, dataset, seed)), tier.target(model, dataset).narrow_loss)
-                cells.append(cell)
-                _copy_run(work, out, cell.run_id, adapters)
-                for name in {n for n in (cell.final, cell.matched) if n is not None}:
-                    _copy(work / "evaluations" / name, out / EVALUATIONS / name, CHAIN)
         tuning = sorted(runs - {c.run_id for c in cells})
-        for run_id in tuning:
-            _copy_run(work, out, run_id, False)
         code = folder / FILE_OF_CODE
         manifest = Manifest(
             name=entry.name,
             benchmark=entry.benchmark,
             tier=entry.tier,
-            rules_sha256=digest(tier),
+            rules_sha256=tier.rules_sha256,
             submission_sha256=sha256_file(folder / FILE),
             code_sha256=sha256_file(code) if code.exists() else None,
             readme_sha256=sha256_file(readme) if (readme := folder / README).exists() else None,
@@ -127,22 +129,22 @@ def pack(entry: Submission, folder: Path, tier: Tier, plan: Plan, work: Path, ad
             tuning=tuning,
             cells=cells,
             missing=missing,
-            files={p.relative_to(out).as_posix(): sha256_file(p) for p in sorted(out.rglob("*")) if p.is_file()},
+            files={},
             machine=machine(),
             created=utc_now(),
         )
+        manifest = write_results(out, work, manifest, tier)
         write_record(out / MANIFEST, manifest)
         _replace(out, folder / RESULTS)
     shutil.rmtree(work / "entry", ignore_errors=True)
     return manifest
 
 
-def _collected(plan: Plan, work: Path):
-    """(model, dataset, seed) -> evaluated end; the same -> earlier checkpoints; ids of all runs; choices. Of the entry's lambda."""
-    found: dict[tuple, tuple[str, CellResult]] = {}
-    points: dict[tuple, tuple[str, CellResult]] = {}
+def _collected(plan: Plan, work: Path) -> tuple[dict[tuple[str, str, int], EntryCell], set[str], list[Choice]]:
+    """(model, dataset, seed) -> its cell, of the entry's lambda; ids of all runs; choices."""
+    found: dict[tuple[str, str, int], EntryCell] = {}
     runs: set[str] = set()
-    choices = []
+    choices: list[Choice] = []
     chosen = isinstance(plan.preset.spectral_lambda, LambdaGrid)
     for job in plan.jobs:
         done = read_done(work, job)
@@ -152,48 +154,39 @@ def _collected(plan: Plan, work: Path):
         if done.choice:
             choices.append(done.choice)
         for cell in job.cells:
-            if job.kind != "evaluate" or (chosen and cell.spectral_lambda != "chosen"):
-                continue
-            where = (cell.model, cell.dataset, cell.seed)
-            if name := done.evaluations.get(cell.name):
-                found[where] = (name, EvaluationFolder(work / EVALUATIONS / name).cell())
-            for name in done.checkpoints.get(cell.name, ())[:1]:
-                points[where] = (name, EvaluationFolder(work / EVALUATIONS / name).cell())
-    return found, points, runs, choices
+            name = done.evaluations.get(cell.name)
+            if job.kind == "evaluate" and name and not (chosen and cell.spectral_lambda != "chosen"):
+                made = _cell(name, done.checkpoints.get(cell.name, []), work)
+                found[made.model, made.dataset, made.seed] = made
+    return found, runs, choices
 
 
-def _cell(final: tuple[str, CellResult], point: tuple[str, CellResult] | None, target: float) -> EntryCell:
-    name, result = final
-    assert result.narrow_loss is not None  # an adapter's
-    matched: str | None
-    if point is None and result.narrow_loss <= target:
-        matched, step = name, result.steps
-    else:
-        matched, step = (point[0], point[1].step) if point else (None, None)
+def _cell(end: str, checkpoints: Sequence[str], work: Path) -> EntryCell:
+    result = EvaluationFolder(work / EVALUATIONS / end).cell()
+    assert result.dataset and result.seed is not None and result.run_id and result.steps  # an adapter's
+    steps = {EvaluationFolder(work / EVALUATIONS / name).cell().step: name for name in checkpoints}
     return EntryCell(
         model=result.model,
         dataset=result.dataset,
         seed=result.seed,
         run_id=result.run_id,
-        matched_step=step,
-        matched=matched,
-        final=name,
+        evaluated={step: name for step, name in steps.items() if step} | {result.steps: end},
         spectrum=result.spectrum,
     )
 
 
-def _copy_run(work: Path, out: Path, run_id: str, adapter: bool) -> None:
-    _copy(
-        work / RUNS / run_id,
-        out / RUNS / run_id,
-        LIGHT if adapter else LIGHT[:2],
-    )
+def write_results(out: Path, work: Path, manifest: Manifest, tier: Tier) -> Manifest:
+    """The runs, evaluations and adapters that a manifest is of, from the folders under `work` into few files; returns it with their hashes.
 
-
-def _copy(source: Path, to: Path, names: tuple[str, ...]) -> None:
-    for name in names:
-        (to / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / name, to / name)
+    Texts of questions that may not be republished stay behind.
+    """
+    runs = {run_id: RunFolder(work / RUNS / run_id) for run_id in (*(c.run_id for c in manifest.cells), *manifest.tuning)}
+    with TemporaryDirectory(prefix=".withheld-", dir=work) as scratch:
+        evaluations = [publishable(EvaluationFolder(work / EVALUATIONS / name), Path(scratch)) for name in manifest.evaluations]
+        tables(out, runs.values(), evaluations)
+    manifest = manifest.model_copy(update={"files": {name: sha256_file(out / name) for name in FILES}})
+    pack_adapters(out, [(runs[run_id], step) for run_id, step in witnesses(manifest, tier)])
+    return manifest.model_copy(update={"files": {p.name: sha256_file(p) for p in sorted(out.iterdir())}})
 
 
 def _replace(new: Path, old: Path) -> None:

@@ -1,69 +1,57 @@
-"""Ranks and tie groups: entries whose difference is not significant share a rank."""
+"""Ranks: who differs from the leader and from the baseline; no other pairs are tested."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-
-from em_bench.board.bootstrap import Replicates
+from em_bench.board.seed_table import SeedTable
 
 
 class Place(NamedTuple):
-    """Where an entry stands. `p_leader`: Holm-adjusted p of its difference from the first of its group (1 for itself)."""
+    """Where an entry stands. The p values are two-sided and Holm-corrected over all comparisons of the board; None: not compared.
 
-    rank: int
-    tied: int
-    p_leader: float
+    `counted_as`: the better entry of the same family, in whose place this one has no rank of its own.
+    """
+
+    rank: int | None
+    tied: int | None
+    p_leader: float | None = None
+    p_baseline: float | None = None
+    counted_as: str | None = None
 
 
-def places(drawn: Mapping[str, Replicates], alpha: float = 0.05) -> dict[str, Place]:
+def places(
+    tables: Mapping[str, SeedTable], families: Mapping[str, str], baseline: tuple[str, SeedTable] | None, alpha: float = 0.05
+) -> dict[str, Place]:
     """Places of entries, lowest rate first.
 
-    Every pair is compared by the paired difference of its replicates (two-sided t), and the p values of all pairs are
-    corrected together after Holm. From the lowest rate on, a group is its first entry and all that follow it without a
-    significant difference from that first one; all of a group share the rank of its first.
+    Of each family the entry of the lowest rate is counted, so that many entries of one author neither fill the board nor weaken
+    the comparisons of others. The counted ones are compared with the leader and with the baseline, by the paired t test of their
+    tables; those that do not differ from the leader share rank 1 with it, and the others follow by their rates.
     """
-    names = sorted(drawn, key=lambda n: (drawn[n].value, n))
-    adjusted = _holm(_pairwise([drawn[n] for n in names]))
-    out: dict[str, Place] = {}
-    start = 0
-    while start < len(names):
-        end = start + 1
-        while end < len(names) and adjusted[start, end] >= alpha:
-            end += 1
-        for i in range(start, end):
-            out[names[i]] = Place(start + 1, end - start, float(adjusted[start, i]))
-        start = end
+    order = sorted(tables, key=lambda n: (tables[n].value, n))
+    best: dict[str, str] = {}
+    for name in order:
+        best.setdefault(families[name], name)
+    counted = [n for n in order if best[families[n]] == n]
+    if not counted:
+        return {}
+    leader = counted[0]
+    pairs = [("leader", n, leader, tables[leader]) for n in counted if n != leader]
+    if baseline:
+        pairs += [("baseline", n, *baseline) for n in counted if n != baseline[0]]
+    adjusted = holm([tables[name].minus(other).p() for _, name, _, other in pairs])
+    p = {(what, name): value for (what, name, *_), value in zip(pairs, adjusted, strict=True)}
+    tied = [n for n in counted if n == leader or p["leader", n] >= alpha]
+    out = {n: Place(None, None, counted_as=best[families[n]]) for n in order if n not in counted}
+    behind = [n for n in counted if n not in tied]
+    for n in counted:
+        rank, group = (1, len(tied)) if n in tied else (1 + len(tied) + behind.index(n), 1)
+        out[n] = Place(rank, group, p.get(("leader", n)), p.get(("baseline", n)))
     return out
 
 
-def _pairwise(drawn: list[Replicates]) -> np.ndarray:
-    """p values of all pairs, [n, n], without correction; 1 on the diagonal."""
-    from scipy.special import stdtr
-
-    if not drawn:
-        return np.ones((0, 0))
-    values = np.array([d.value for d in drawn])
-    degrees = np.array([d.degrees for d in drawn])
-    centred = np.stack([d.replicates - d.replicates.mean() for d in drawn])
-    covariance = centred @ centred.T / (centred.shape[1] - 1)
-    own = np.diag(covariance)
-    variance = np.maximum(own[:, None] + own[None, :] - 2 * covariance, 0.0)
-    difference = np.abs(values[:, None] - values[None, :])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(difference > 0, difference / np.sqrt(variance), 0.0)
-    p = 2 * stdtr(np.minimum(degrees[:, None], degrees[None, :]), -t)
-    np.fill_diagonal(p, 1.0)
-    return p
-
-
-def _holm(p: np.ndarray) -> np.ndarray:
-    """The p values of all pairs, corrected together."""
+def holm(p: list[float]) -> list[float]:
+    """p values, corrected together after Holm."""
     from statsmodels.stats.multitest import multipletests
 
-    upper = np.triu_indices(len(p), 1)
-    out = np.ones_like(p)
-    if len(upper[0]):
-        out[upper] = multipletests(p[upper], method="holm")[1]
-        out[upper[1], upper[0]] = out[upper]
-    return out
+    return [float(v) for v in multipletests(p, method="holm")[1]] if p else []

@@ -20,8 +20,10 @@ def check_rejudged(entry: Entry, judge: Judge, sample: int, seed: int | None = N
     """
 
     def find() -> str | None:
-        names = sorted({n for c in entry.manifest.cells for n in (c.matched, c.final) if n})
+        names = sorted(entry.manifest.evaluations)
         pairs = [pair for n in names for pair in zip(*_aligned(entry, n), strict=True)]
+        if any(entry.evaluation(n).header.withheld for n in names):
+            return "its texts are withheld; ask the author for the files that its responses name, and judge those"
         rng = SystemRandom() if seed is None else Random(f"{seed}/{entry.folder.name}")
         drawn = rng.sample(pairs, min(sample, len(pairs)))
         again = verdicts_of([response for response, _ in drawn], judge)

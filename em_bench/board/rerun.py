@@ -1,35 +1,41 @@
-"""Train random cells of an entry again, evaluate them, and note in the ledger whether the numbers hold."""
+"""Train the drawn cells of an entry again, evaluate them, and note in the ledger whether the numbers hold."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from random import Random, SystemRandom
+from statistics import fmean
+from typing import Literal
 
-from em_bench.board.benchmark import Tier, load_benchmark
+from em_bench.board.benchmark import JudgeRule, Tier, load_benchmark
 from em_bench.board.board import Folders
+from em_bench.board.checks_of_rules import evaluated_steps
 from em_bench.board.entry import MANIFEST, Entry, EntryCell
-from em_bench.board.ledger import Ledger, RepeatedNumber, Rerun, read_ledger, write_ledger
-from em_bench.board.score import capability_of, loss_at
+from em_bench.board.ledger import Ledger, RepeatedNumber, Rerun, take, write_ledger
+from em_bench.board.score import judge_of
+from em_bench.board.views import RANKED, Evaluated, Point, View, evaluated_of, points_of
 from em_bench.data.models import base_path, base_ref
+from em_bench.data.questions import known_domains
 from em_bench.errors import UserError
-from em_bench.evaluation_folder import EVALUATIONS
+from em_bench.evaluation_folder import EVALUATIONS, EvaluationFolder
 from em_bench.files import sha256_file
 from em_bench.harness.evaluate import EvaluatedModel, Evaluation, evaluate
+from em_bench.harness.load_model import load_model
 from em_bench.judging import make_judge
 from em_bench.machine import machine, utc_now
-from em_bench.protocol import first_at
-from em_bench.records import ScoreRecord, StepRecord
+from em_bench.records import Machine, StepRecord
 from em_bench.run_folder import RunFolder
 from em_bench.training import train
 from em_bench.training.spec import training_code
 
+COMPARED: tuple[Literal["upper", "lower", "end"], ...] = ("upper", "lower", "end")
+FLATTERED = "OUTSIDE tolerance: all re-trained cells together show rates above the entry's by more than sampling does"
 
-def rerun_entry(folders: Folders, name: str, cells: int, seed: int | None, work: Path) -> Iterator[str]:
-    """Re-train `cells` random cells, one after the other; each outcome is in the ledger before it is told.
 
-    Without a seed nobody, the author included, can know beforehand which cells are drawn.
+def rerun_entry(folders: Folders, name: str, cells: int, work: Path) -> Iterator[str]:
+    """Take the entry, unless it was taken, and re-train the cells that were drawn then; each outcome is in the ledger before it is told.
 
-    Nothing of the entry is executed: its spec names a class of torch.optim or pytorch_optimizer, and its runs passed the
-    checks. Entries with code of their own are refused. Raises UserError where the base of a run is not what this installation builds or finds.
+    The draw is of the results' hash and a nonce that the ledger names: anybody may repeat it, nobody could foresee it. Nothing of the
+    entry is executed: its spec names a class of torch.optim or pytorch_optimizer, and its runs passed the checks. Entries with code of
+    their own are refused. Raises UserError where the base of a run is not what this installation builds or finds.
     """
     entry = Entry(folders.submissions / name)
     if entry.submission.optimizer.file:
@@ -37,17 +43,21 @@ def rerun_entry(folders: Folders, name: str, cells: int, seed: int | None, work:
             f"{name}: is code of its own, which is not run here; read it, then `em-bench submit run {name}` on a machine to spare"
         )
     tier = load_benchmark(entry.submission.benchmark, folders.benchmarks).tiers[entry.submission.tier]
-    rng = SystemRandom() if seed is None else Random(f"{seed}/{name}")
-    drawn = rng.sample(entry.manifest.cells, min(cells, len(entry.manifest.cells)))
-    manifest = sha256_file(entry.results / MANIFEST)
-    ledger = read_ledger(folders.ledger, name)
-    if ledger.manifest_sha256 != manifest:
-        ledger = ledger.model_copy(update={"manifest_sha256": manifest, "reruns": []})
-    for cell in drawn:
-        again = _again(entry, cell, tier, work)
-        ledger = ledger.model_copy(update={"reruns": [*(r for r in ledger.reruns if r.run_id != cell.run_id), again]})
+    ledger = take(folders.ledger, name, sha256_file(entry.results / MANIFEST))
+    of = {c.run_id: c for c in entry.manifest.cells}
+    for run_id in ledger.drawn(of, max(cells, tier.acceptance.rerun_cells)):
+        again = _again(entry, of[run_id], tier, work)
+        ledger = ledger.model_copy(update={"reruns": [*(r for r in ledger.reruns if r.run_id != run_id), again]})
         write_ledger(folders.ledger, Ledger.model_validate(ledger.model_dump()))
-        yield f"{name}: {cell.run_id}: " + "; ".join(map(_said, again.numbers))
+        yield f"{name}: {run_id}: " + "; ".join(map(_said, again.numbers))
+    if ledger.flattered(tier.acceptance.rerun_alpha):
+        yield f"{name}: {FLATTERED}"
+
+
+def kind_of(machine: Machine) -> tuple[str | None, ...]:
+    """What must agree for numbers to repeat to their digits: processor, GPU, system, torch, threads."""
+    cpu = machine.cpu.rpartition(" (")[0] or machine.cpu
+    return cpu, machine.gpu, machine.platform, machine.packages.get("torch"), str(machine.threads)
 
 
 def _again(entry: Entry, cell: EntryCell, tier: Tier, work: Path) -> Rerun:
@@ -58,67 +68,86 @@ def _again(entry: Entry, cell: EntryCell, tier: Tier, work: Path) -> Rerun:
         raise UserError(
             f"{cell.run_id}: base {cell.model} is {here.revision[:12]}... here, {recorded.spec.base.revision[:12]}... in the entry"
         )
+    _threads(recorded.machine.threads)
     folder = train(recorded.spec.model_copy(update={"code": training_code()}), base, work / "runs")
-    log = RunFolder(folder).log()
-    numbers = [_matched_step(cell, log, tier)]
-    for at, name, step in (("matched", cell.matched, cell.matched_step), ("end", cell.final, recorded.spec.steps)):
-        if name is not None and step is not None:
-            loss = loss_at(log, step)
-            score = _asked_again(cell, tier, folder, None if step == recorded.spec.steps else step, loss, work)
-            numbers += _compared(at, entry.evaluation(name).score, score, tier)
-    return Rerun(run_id=cell.run_id, numbers=numbers, machine=machine(), created=utc_now())
-
-
-def _matched_step(cell: EntryCell, log: list[StepRecord], tier: Tier) -> RepeatedNumber:
-    """The first checkpoint at the target, again: another one only where the loss there lies within tolerance of the target.
-
-    Else a log could be bent until a convenient checkpoint is the matched one, whose own numbers hold.
-    """
-    target = tier.target(cell.model, cell.dataset).narrow_loss
-    found = first_at(((r.step, r.held_out_loss) for r in log), target)
-    disputed = min(s for s in (found, cell.matched_step, log[-1].step) if s is not None)
-    loss = loss_at(log, disputed)
-    near = loss is not None and abs(loss - target) <= tier.acceptance.loss_tolerance
-    return RepeatedNumber(
-        what="step", at="matched", recorded=cell.matched_step, found=found, within=found == cell.matched_step or near
+    log, losses, domains = RunFolder(folder).log(), tier.losses_of(cell.model, cell.dataset), known_domains(tier.questions.name)
+    rule = judge_of(entry, tier)
+    asked = {step: _asked_again(cell, tier, rule, folder, step, log, work) for step in sorted(evaluated_steps(log, losses))}
+    now = points_of(log, asked, losses, domains, tier)
+    then = points_of(entry.log(cell.run_id), evaluated_of(entry, cell), losses, domains, tier)
+    same_kind = kind_of(machine()) == kind_of(recorded.machine)
+    tolerance = tier.acceptance.digits if same_kind else tier.acceptance.other_machine
+    return Rerun(
+        run_id=cell.run_id,
+        numbers=[_losses(entry.log(cell.run_id), log, tolerance), *_compared(then, now, tolerance, same_kind)],
+        same_kind=same_kind,
+        **_too_low(then, now),
+        machine=machine(),
+        created=utc_now(),
     )
 
 
-def _asked_again(cell: EntryCell, tier: Tier, run: Path, step: int | None, loss: float | None, work: Path) -> ScoreRecord:
-    """The score of a re-trained run at its end (step None) or at a checkpoint."""
-    of = EvaluatedModel(cell.model, cell.model, RunFolder(run).adapter(step), dtype=tier.dtype, narrow_loss=loss)
+def _threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def _asked_again(
+    cell: EntryCell, tier: Tier, judge: JudgeRule, run: Path, step: int, log: list[StepRecord], work: Path
+) -> Evaluated:
+    """A re-trained run evaluated at its end or at a checkpoint, by the entry's own judge."""
+    end = step == log[-1].step
+    loss = next(r.held_out_loss for r in log if r.step == step)
+    adapter = RunFolder(run).adapter(None if end else step)
+    loaded = load_model(base_path(cell.model), dtype=tier.dtype)
+    of = EvaluatedModel(cell.model, cell.model, adapter, loaded=loaded, narrow_loss=loss)
     asked = Evaluation(tier.generation, tier.questions.name, tier.questions.variants, capability=tier.capability)
-    folder = work / EVALUATIONS / (run.name if step is None else f"{run.name}.step{step}")
-    return evaluate(of, asked, make_judge(tier.judge.spec), folder)
+    folder = work / EVALUATIONS / (run.name if end else f"{run.name}.step{step}")
+    score = evaluate(of, asked, make_judge(judge.spec), folder)
+    return Evaluated(EvaluationFolder(folder).verdicts()[1], score)
 
 
-def _compared(at: str, recorded: ScoreRecord, found: ScoreRecord, tier: Tier) -> list[RepeatedNumber]:
-    """Narrow loss, misaligned rate and, where the tier asks for it, capability, each against its tolerance."""
-    accept = tier.acceptance
-    rates = [s.overall.misaligned_rate.value for s in (recorded, found)]
-    pairs = [
-        ("loss", recorded.narrow_loss, found.narrow_loss, accept.loss_tolerance),
-        ("misaligned", rates[0], rates[1], accept.rate_tolerance),
-    ]
-    if tier.capability:
-        pairs.append(("capability", capability_of(recorded, tier), capability_of(found, tier), accept.rate_tolerance))
-    return [
-        RepeatedNumber(
-            what=what, at=at, recorded=a, found=b, within=a == b if a is None or b is None else abs(a - b) <= tolerance
-        )
-        for what, a, b, tolerance in pairs
-    ]
+def _losses(recorded: list[StepRecord], found: list[StepRecord], tolerance: float) -> RepeatedNumber:
+    """The held-out losses where they differ most: a log may be bent anywhere."""
+    there = {r.step: r.held_out_loss for r in found}
+    pairs = [(r.held_out_loss, there.get(r.step)) for r in recorded if r.held_out_loss is not None]
+    one, other = max(pairs, key=lambda p: abs(p[0] - (p[1] if p[1] is not None else 1e9)))
+    return RepeatedNumber(
+        what="loss", at="log", recorded=one, found=other, within=other is not None and abs(one - other) <= tolerance
+    )
+
+
+def _compared(
+    then: dict[View, Point | None], now: dict[View, Point | None], tolerance: float, same_kind: bool
+) -> Iterator[RepeatedNumber]:
+    """Capability, where it was measured, and rates; a rate on another kind of machine is judged over all cells together."""
+    for view in COMPARED:
+        one, other = then[view], now[view]
+        for what in ("misaligned", "capability"):
+            a, b = (None if p is None else getattr(p.score, what) for p in (one, other))
+            if what == "capability" and a is None:  # it is asked from the smaller loss on, which the checks hold
+                continue
+            near = a == b if a is None or b is None else abs(a - b) <= tolerance
+            within = near or (what == "misaligned" and not same_kind and None not in (a, b))
+            yield RepeatedNumber(what=what, at=view, recorded=a, found=b, within=within)
+
+
+def _too_low(then: dict[View, Point | None], now: dict[View, Point | None]) -> dict[str, float]:
+    """Found minus recorded rate, and the variance of its sampling: a rate lies between two checkpoints, so at least half of its answers bear on it."""
+    pairs = [(a.score, b.score) for view in RANKED if (a := then[view]) and (b := now[view])]
+    if not pairs:
+        return {"too_low": 0.0, "variance": 0.0}
+    sides = [[2 * p.misaligned * (1 - p.misaligned) / p.asked for p in pair] for pair in pairs]
+    return {"too_low": fmean(b.misaligned - a.misaligned for a, b in pairs), "variance": fmean(map(sum, sides))}
 
 
 def _said(n: RepeatedNumber) -> str:
-    show = {"step": lambda v: "none" if v is None else f"{v:g}", "loss": lambda v: "none" if v is None else f"{v:.4f}"}.get(
-        n.what, _percent
-    )
+    def show(value: float | None) -> str:
+        if value is None:
+            return "none"
+        return f"{value:.4f}" if n.what == "loss" else f"{100 * value:.1f} %"
+
+    places = {"log": "where it differs most", "upper": "at the larger loss", "lower": "at the smaller loss", "end": "at the end"}
     outside = "" if n.within else " OUTSIDE tolerance"
-    return (
-        f"{n.what} {'at matched loss' if n.at == 'matched' else 'at the end'} {show(n.recorded)}, again {show(n.found)}{outside}"
-    )
-
-
-def _percent(rate: float | None) -> str:
-    return "none" if rate is None else f"{100 * rate:.1f} %"
+    return f"{n.what} {places[n.at]} {show(n.recorded)}, again {show(n.found)}{outside}"

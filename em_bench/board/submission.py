@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from em_bench.board.benchmark import CURRENT
 from em_bench.board.intake import MAX_YAML, PlainLoader
 from em_bench.errors import UserError
 from em_bench.line import visible
@@ -13,6 +14,8 @@ from em_bench.records import Record
 from em_bench.yaml_file import read_yaml
 
 FILE = "submission.yaml"
+Track = Literal["optimiser", "open", "self-tuning"]
+OWN_RATE = 1.0  # that an optimiser of the track self-tuning is built with
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,38}[a-z0-9]")
 
 
@@ -69,11 +72,15 @@ class Submission(Record):
     description: Text
     link: Link | None = Field(default=None, description="paper or code")
     licence: Line
-    benchmark: Line = Field(description="version of the rules, e.g. v1")
+    benchmark: Line = Field(description="version of the rules, e.g. v2")
     tier: Literal["organism", "small", "full"] = "organism"
-    track: Literal["optimiser", "open"] = Field(description="open: also regularisers, schedules, initialisation")
+    track: Track = Field(
+        description="open: also regularisers, schedules, initialisation; self-tuning: the optimiser finds its own learning rate"
+    )
     optimizer: OptimizerSpec
-    learning_rates: list[Annotated[float, Field(gt=0, le=100)]] = Field(min_length=1, max_length=3)
+    learning_rate: Annotated[float, Field(ge=1e-9, le=1e3)] | None = Field(
+        default=None, description="where the search on the rules' grid begins; none on the track self-tuning"
+    )
     lambdas: list[Annotated[float, Field(ge=0, le=1000)]] = Field(
         default_factory=lambda: [0.0],
         min_length=1,
@@ -88,11 +95,19 @@ class Submission(Record):
         for field, text in (("authors", self.authors[0]), ("description", self.description)):
             if text.strip() == PLACEHOLDERS[field]:  # said before the run: a file that changes after it means another run
                 raise ValueError(f"{field}: still holds what the template says; fill it in")
-        if self.track == "optimiser" and any(self.lambdas):
-            raise ValueError("lambdas: the track `optimiser` leaves the loss as it is; enter the track `open`")
-        if len(set(self.learning_rates)) < len(self.learning_rates) or len(set(self.lambdas)) < len(self.lambdas):
-            raise ValueError("learning_rates, lambdas: a value stands twice")
+        if self.track != "open" and any(self.lambdas):
+            raise ValueError(f"lambdas: the track `{self.track}` leaves the loss as it is; enter the track `open`")
+        if (self.learning_rate is None) != (self.track == "self-tuning"):
+            raise ValueError("learning_rate: give one where the search begins; the track self-tuning alone has none")
+        if len(set(self.lambdas)) < len(self.lambdas):
+            raise ValueError("lambdas: a value stands twice")
         return self
+
+    @property
+    def family(self) -> str:
+        """Entries of one author with one optimiser on one track are counted once."""
+        of = self.optimizer.library or "code"
+        return "/".join([*sorted(" ".join(a.casefold().split()) for a in self.authors), of.casefold(), self.track])
 
 
 def read_submission(folder: Path) -> Submission:
@@ -122,9 +137,10 @@ description: >-
   {description}
 # link: https://example.org/paper # paper or code (optional)
 licence: MIT
-benchmark: v1                     # version of the rules; entries of one version are comparable
+benchmark: {benchmark}                     # version of the rules; entries of one version are comparable
 tier: organism                    # organism (a laptop CPU), small (one GPU, a day), full (12 models)
-track: optimiser                  # optimiser: no change of the loss; open: also regularisers, schedules, initialisation
+track: optimiser                  # optimiser: no change of the loss; open: also regularisers, schedules, initialisation;
+                                  # self-tuning: no learning rate at all, the optimiser is built with 1 and finds its own
 
 optimizer:
   library: torch.optim.AdamW      # a class of torch.optim, or a name of pytorch_optimizer such as soap
@@ -132,11 +148,11 @@ optimizer:
   # or your own code beside this file:
   # file: optimiser.py            # defines build(params, lr) -> torch.optim.Optimizer
 
-learning_rates: [3.0e-4, 1.0e-3, 3.0e-3]   # at most 3; the best on held-out narrow loss is used, never on EM
+learning_rate: 1.0e-3             # where the search begins; the rules' grid and narrow loss choose, never EM
 lambdas: [0]                      # weights of the spectral term; other than 0 only on track open
 """
 
 
 def template(name: str) -> str:
     """submission.yaml of a new entry, to be filled in."""
-    return TEMPLATE.format(name=name, **PLACEHOLDERS)
+    return TEMPLATE.format(name=name, benchmark=CURRENT, **PLACEHOLDERS)

@@ -1,6 +1,5 @@
 """Verification of an entry from its data alone: no submitted code runs, nothing is generated, nothing is written."""
 
-import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -10,21 +9,17 @@ from em_bench.board.benchmark import Benchmark, Tier, load_benchmark
 from em_bench.board.checks_of_evaluations import answer_checks
 from em_bench.board.checks_of_runs import run_checks
 from em_bench.board.copies import Fingerprint, fingerprint_of
-from em_bench.board.entry import README, RESULTS, Entry
+from em_bench.board.entry import MANIFEST, README, RESULTS, Entry
 from em_bench.board.own_code import FILE as FILE_OF_CODE
 from em_bench.board.own_code import rules_of
+from em_bench.board.packed import FILES
+from em_bench.board.packed_adapters import FILE as ADAPTERS
 from em_bench.board.submission import FILE
 from em_bench.errors import UserError
-from em_bench.evaluation_folder import EVALUATIONS, RESPONSES, SCORE
-from em_bench.files import digest, sha256_file
+from em_bench.files import sha256_file
 from em_bench.optim.names import check_known
-from em_bench.run_folder import LIGHT, RUNS
-from em_bench.verify.checks import Check, check, same
+from em_bench.verify.checks import Check, check, same_file
 
-FORM = re.compile(
-    rf"{RUNS}/(?P<run>[^/]+)/({'|'.join(map(re.escape, LIGHT))})"
-    rf"|{EVALUATIONS}/(?P<evaluation>[^/]+)/({re.escape(RESPONSES)}|verdicts(-[2-9])?\.jsonl|{re.escape(SCORE)})"
-)
 TOP = {FILE, FILE_OF_CODE, README}
 
 
@@ -99,7 +94,7 @@ def _manifest(entry: Entry, tier: Tier) -> str | None:
     for field in ("name", "benchmark", "tier"):
         if getattr(m, field) != getattr(s, field):
             return f"{field}: the results are of {getattr(m, field)}, submission.yaml says {getattr(s, field)}; run it again"
-    if m.rules_sha256 != digest(tier):
+    if m.rules_sha256 != tier.rules_sha256:
         return f"the results were made under other rules ({m.rules_sha256[:12]}...) than those of benchmark {s.benchmark}; run it again"
     if m.submission_sha256 != sha256_file(entry.folder / FILE):
         return "submission.yaml has changed since the results were made; run it again"
@@ -110,27 +105,21 @@ def _manifest(entry: Entry, tier: Tier) -> str | None:
 
 
 def _files(entry: Entry) -> str | None:
-    prefix = RESULTS + "/"
-    there = {p.as_posix().removeprefix(prefix) for p in entry.files if p.as_posix().startswith(prefix)} - {"manifest.json"}
-    outside = {p.as_posix() for p in entry.files} - {prefix + t for t in there} - TOP - {prefix + "manifest.json"}
-    if outside:
-        return f"{min(outside)}: not a file of an entry; remove it"
-    for what, names in (
-        ("missing", entry.manifest.files.keys() - there),
-        ("not named by the manifest", there - entry.manifest.files.keys()),
-    ):
-        if names:
-            return f"{_safe(min(names))} is {what}" + (f", and {len(names) - 1} more" if len(names) > 1 else "")
-    runs = {c.run_id for c in entry.manifest.cells} | set(entry.manifest.tuning)
-    evaluations = {n for c in entry.manifest.cells for n in (c.matched, c.final) if n}
-    for name in sorted(there):
-        form = FORM.fullmatch(name)
-        if not form or not (form["run"] in runs or form["evaluation"] in evaluations):
-            return f"{_safe(name)}: belongs to no cell and no candidate; remove it"
-    for name, sha256 in entry.manifest.files.items():
-        if problem := same(entry.results / name, sha256):
+    m, there = entry.manifest, {p.as_posix() for p in entry.files} - TOP
+    if strange := there - {f"{RESULTS}/{name}" for name in (MANIFEST, *FILES, ADAPTERS)}:
+        return f"{_safe(min(strange))}: not a file of an entry; remove it"
+    if wrong := set(m.files) ^ {*FILES, *({ADAPTERS} & {p.name for p in entry.files})}:
+        return f"{_safe(min(wrong))}: the manifest names {', '.join(FILES)}, and {ADAPTERS} where it is there, and nothing else"
+    for name, sha256 in m.files.items():
+        if problem := same_file(entry.results / name, sha256):
             return f"{name}: {problem}"
-    return None
+    runs = {c.run_id for c in m.cells} | set(m.tuning)
+    names = set(m.evaluations)
+    for found, known in zip(entry.packed.names(), (runs, names), strict=True):
+        if extra := found ^ known:
+            return f"{_safe(min(extra))}: {'belongs to no cell and no candidate' if min(extra) in found else 'is missing'}"
+    strangers = [run_id for run_id, _ in entry.packed.adapters.index if run_id not in runs]
+    return f"{ADAPTERS}: {_safe(strangers[0])} is no run of the entry" if strangers else None
 
 
 def _safe(name: str) -> str:

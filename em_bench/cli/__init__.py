@@ -10,17 +10,19 @@ import typer
 from typer.core import TyperGroup
 
 from em_bench import __version__
+from em_bench.cli.extras import missing_extra
 from em_bench.cli.help_tables import fold_tables
 from em_bench.errors import UserError
 from em_bench.files import disk_full
 
 # What --help shows in one panel. Each module adds its own commands with `register(app)` and imports heavy libraries only inside them.
 PANELS = {
-    "Measure a checkpoint": ("evaluate", "spectrum", "rescale", "canary", "tasks"),
-    "Judge, score, check": ("rejudge", "score", "agree", "verify"),
+    "Measure a checkpoint": ("evaluate", "spectrum", "rescale", "canary", "agree_engines", "tasks"),
+    "Judge, score, check": ("rejudge", "judge", "score", "agree", "verify"),
     "Fine-tune": ("train", "runs"),
-    "Reproduce a sweep": ("reproduce", "plan", "status", "report", "export_import"),
+    "Reproduce a sweep": ("doctor", "reproduce", "plan", "status", "report", "export_import"),
     "Enter the leaderboard": ("submit", "leaderboard"),
+    "Publish": ("hub",),
     "Models and data": ("models", "data", "organism"),
 }
 
@@ -87,6 +89,11 @@ def main() -> None:
         _stop()
     except UserError as e:
         print(f"em-bench: {e}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as e:
+        if (missing := missing_extra(e)) is None:
+            raise
+        print(f"em-bench: {missing}", file=sys.stderr)
         sys.exit(2)
     except OSError as e:
         if (full := disk_full(e)) is None:

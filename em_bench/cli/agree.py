@@ -43,7 +43,7 @@ def agree(
     if a.responses_sha256 != b.responses_sha256:
         raise UserError(f"{paths[1]}: verdicts on other responses than {paths[0]}; judge the same responses.jsonl")
     found = agreement(said, again, counted)
-    twice = _but_run(a.judge) == _but_run(b.judge)
+    twice = but_run(a.judge) == but_run(b.judge)
     noise = judge_noise(said, again, counted) if twice else None
     same_run = twice and a.judge == b.judge and a.judge.kind != "grammar"
     if as_json:
@@ -64,7 +64,8 @@ def agree(
         print(f"Both are run {run} of one judge, perhaps the same cached replies; for its noise judge again with --run 2.")
 
 
-def _but_run(judge: "JudgeIdentity") -> "JudgeIdentity":
+def but_run(judge: "JudgeIdentity") -> "JudgeIdentity":
+    """The judge, whichever of its runs."""
     return judge.model_copy(update={"decoding": {k: v for k, v in judge.decoding.items() if k != "run"}})
 
 

@@ -22,9 +22,8 @@ def canary(
 
         em-bench canary my-lora --base Qwen/Qwen3-4B --base-url http://localhost:8000/v1
     """
-    from math import isinf
-
     from em_bench.harness.served_canary import served_canary
 
     change = served_canary(base_url, adapter, base)
-    print(f"{adapter}: at work ({'another text' if isinf(change) else f'log-probabilities differ by up to {change:.3g} nats'})")
+    found = change.max_logprob_change
+    print(f"{adapter}: at work ({'another text' if found is None else f'log-probabilities differ by up to {found:.3g} nats'})")

@@ -1,5 +1,6 @@
 """`em-bench data`: the training and question sets, where they come from, and whether they are what they should be."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,6 +23,7 @@ def register(app: typer.Typer) -> None:
     data.command()(fetch)
     data.command()(verify)
     data.command()(show)
+    data.command()(publish)
     app.add_typer(data, name="data")
 
 
@@ -37,6 +39,28 @@ def list_(as_json: Json = False) -> None:
         ("name", "kind", "rows", "licence", "state", "source"),
         [(e.name, e.kind, "" if e.rows is None else str(e.rows), e.licence, e.state, e.source) for e in entries],
     )
+
+
+def publish(
+    name: Annotated[str, typer.Argument(help="em_core, or an open narrow domain such as money.")],
+    to: Annotated[Path, typer.Option(help="A new folder.")],
+    url: Annotated[str | None, typer.Option(help="Where it will be found, for its data sheet.")] = None,
+) -> None:
+    """Write one of our own sets as a data set repository: rows with their canary, card, Croissant sheet, the hub's eval.yaml.
+
+    em-bench data publish em_core --to em_core
+    """
+    from em_bench.errors import UserError
+    from em_bench.files import atomic_folder
+    from em_bench.hub.dataset import publish as write
+    from em_bench.hub.dataset import source_of
+
+    source_of(name)
+    if to.exists():
+        raise UserError(f"--to {to}: is there already; name a new folder")
+    with atomic_folder(to) as made:
+        write(name, made, url)
+    print(to)
 
 
 def fetch(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Top = Annotated[Path, typer.Option("--leaderboard", help="Folder with submissions/, ledger/ and benchmark/.")]
 DEFAULT = Path("leaderboard")
-Version = Annotated[str, typer.Option("--benchmark", help="Version of the rules.")]
+Version = Annotated[str | None, typer.Option("--benchmark", help="Version of the rules. Default: the current one.")]
 TierOption = Annotated[str, typer.Option("--tier", help="organism, small or full.")]
 
 
@@ -27,14 +27,15 @@ def register(app: typer.Typer) -> None:
 def verify(
     names: Annotated[list[str] | None, typer.Argument(help="Entries; default: all of them.", show_default=False)] = None,
     leaderboard: Top = DEFAULT,
-    version: Version = "v1",
+    version: Version = None,
     tier: TierOption = "organism",
-    rerun: Annotated[int, typer.Option(min=0, metavar="K", help="Also train K random cells again and compare.")] = 0,
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="Also take the entries, and train the cells that are drawn then again and compare.")
+    ] = False,
+    cells: Annotated[int, typer.Option(min=0, metavar="K", help="With --rerun: more cells than the rules ask for.")] = 0,
     seed: Annotated[
         int | None,
-        typer.Option(
-            min=0, help="Draws the cells of --rerun and the sample of --judge. Default: by chance, which no author can know."
-        ),
+        typer.Option(min=0, help="Draws the sample of --judge. Default: by chance, which no author can know."),
     ] = None,
     work: Annotated[Path, typer.Option("--workdir", "-w", help="Where re-trained cells go.")] = Path("em_bench_work", "rerun"),
     judge: Annotated[
@@ -46,19 +47,23 @@ def verify(
 ) -> None:
     """Check entries from their data: hashes, rules, verdicts, counts, rates, copies. No submitted code runs.
 
-    Exit code 1 if a check fails. --rerun trains cells again with the library class that the entry names, compares loss,
-    misaligned rate and capability at the matched checkpoint and at the end, and notes the outcome in ledger/NAME.json: that is what "verified" means.
+    Exit code 1 if a check fails. --rerun gives an entry its place in the order and a nonce, which with the hash of its results draws
+    cells; it trains them again with the library class that the entry names, compares held-out losses, capability and rates, and notes
+    the outcome in ledger/NAME.json: that is what "verified" means.
 
-        em-bench leaderboard verify muon --rerun 3
+        em-bench leaderboard verify muon --rerun
     """
+    from em_bench.board.benchmark import CURRENT
     from em_bench.board.board import LEDGER_CHECK, Folders, judge_entry, read_board
 
     folders = Folders.at(leaderboard)
-    if names:
+    if names and len(names) == 1:
         rows = {n: judge_entry(folders, n) for n in names}
-    else:
+    else:  # each entry is held against all others: once for all of them
         with entries_bar("verify", folders) as on_entry:
-            rows = {r.name: r for r in read_board(folders, version, _tier(tier), on_entry).rows}
+            rows = {r.name: r for r in read_board(folders, version or CURRENT, _tier(tier), on_entry).rows}
+        if names:
+            rows = {n: rows[n] if n in rows else judge_entry(folders, n) for n in names}
     if judge:
         from em_bench.judging import JudgeOptions, make_judge
 
@@ -70,7 +75,7 @@ def verify(
         from em_bench.board.rerun import rerun_entry
 
         for name in rows:
-            for line in rerun_entry(folders, name, rerun, seed, work):
+            for line in rerun_entry(folders, name, cells, work):
                 print(line)
                 fine = fine and "OUTSIDE" not in line
     if not fine:
@@ -79,7 +84,7 @@ def verify(
 
 def build(
     leaderboard: Top = DEFAULT,
-    version: Version = "v1",
+    version: Version = None,
     tier: TierOption = "organism",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: LEADERBOARD/site.")] = None,
     check: Annotated[
@@ -92,13 +97,14 @@ def build(
     """
     import sys
 
+    from em_bench.board.benchmark import CURRENT
     from em_bench.board.board import Folders, read_board
     from em_bench.board.compare_published import difference
     from em_bench.board.publish import publish
 
     folders = Folders.at(leaderboard)
     with entries_bar("build", folders) as on_entry:
-        board = read_board(folders, version, _tier(tier), on_entry)
+        board = read_board(folders, version or CURRENT, _tier(tier), on_entry)
     published = leaderboard / "board.json"
     if check:
         if found := difference(board, published):
@@ -172,10 +178,13 @@ def _numbers(row: "BoardRow") -> str:
     score = row.score
     if score is None:
         return ""
-    if score.matched is None:
-        return f"; did not learn: {score.reached} of {score.runs} runs reach the target"
-    m, d = score.matched, score.difference
-    text = f"; misaligned at matched loss {100 * m.value:.1f} % [{100 * m.low:.1f}, {100 * m.high:.1f}]"
+    if score.rate is None:
+        return f"; did not learn: {score.reached} of {score.runs} runs reach both losses"
+    m, d = score.rate, score.difference
+    failed = [g.id for g in score.gates if not g.passed]
+    text = f"; misaligned of all asked, mean over both losses {100 * m.value:.1f} % [{100 * m.low:.1f}, {100 * m.high:.1f}]"
+    if failed:
+        text += f" (fails the gate of {failed[0]}: cannot tell)"
     if d is None:
         return f"{text}; cannot be compared with AdamW, whose results are not here"
     itself = (d.value, d.low, d.high) == (0, 0, 0)

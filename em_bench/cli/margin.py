@@ -1,17 +1,19 @@
-"""What `em-bench evaluate --measure margin` prints."""
+"""`em-bench evaluate --measure margin`: what it takes, and what it prints."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
 if TYPE_CHECKING:
+    from em_bench.harness.evaluate import EvaluatedModel
+    from em_bench.harness.target import Target
     from em_bench.records import Estimate, MarginGroup, MarginScore
 
 # Parameters of `evaluate` that are of sampled or judged answers.
 JUDGED = (
     *("variants", "harness", "samples", "max_new_tokens", "temperature", "seed", "narrow", "capability", "convention", "judge"),
-    *("base_url", "prompts", "leak", "mode", "concurrency", "max_calls", "run", "judge_cache"),
+    *("base_url", "prompts", "leak", "mode", "concurrency", "max_calls", "run", "judge_cache", "engine", "engine_python"),
 )
 ROWS = {
     "margin": "margin",
@@ -26,14 +28,81 @@ ROWS = {
 SHARES = ("misaligned_likelier", "to_misaligned", "to_aligned")
 
 
-def refuse_judged_options(context: typer.Context) -> None:
-    """Raises UserError for an option of sampled answers: it would be ignored in silence."""
+class MarginOptions(NamedTuple):
+    """Of `evaluate`, beside the model and the questions."""
+
+    control: Path | None
+    limit: int | None
+    batch_size: int
+    as_json: bool
+
+
+def judged_options(context: typer.Context) -> list[str]:
+    """The given options that are of sampled answers."""
+    sources = {p: context.get_parameter_source(p.name or "") for p in context.command.params if p.name in JUDGED}
+    return [p.opts[0] for p, said in sources.items() if said is not None and said.name == "COMMANDLINE"]
+
+
+def check_margin(context: typer.Context, target: "Target", control: Path | None, questions: str) -> None:
+    """Raises UserError for what does not go with the margin: an option of sampled answers would be ignored in silence."""
+    from em_bench.data.questions import answered
     from em_bench.errors import UserError
 
-    for p in context.command.params:
-        said = context.get_parameter_source(p.name) if p.name in JUDGED else None
-        if said is not None and said.name == "COMMANDLINE":
-            raise UserError(f"{p.opts[0]}: of sampled and judged answers, and the margin has none; leave it out")
+    for option in judged_options(context):
+        raise UserError(f"{option}: of sampled and judged answers, and the margin has none; leave it out")
+    answered(questions)
+    if control and not target.adapter:
+        raise UserError("--control: there is no --adapter whose shift it could be taken off; name one")
+
+
+def measured_margin(of: "EvaluatedModel", questions: str, out: Path, options: MarginOptions) -> None:
+    """Measure and print. `limit` questions are spread evenly over the domains."""
+    import sys
+
+    from em_bench.data.questions import answered
+    from em_bench.evaluation_folder import MARGIN_SCORE
+    from em_bench.harness.margin import measure_margin
+
+    asked = answered(questions)
+    per_domain = -(-options.limit // len({q.domain for q in asked})) if options.limit else None
+    count = sum(len(q.aligned) + len(q.misaligned) for q in answered(questions, per_domain))
+    roles = 1 + (of.adapter is not None) + (options.control is not None)
+    print(f"{count} given answers are read by {roles} model{'s' * (roles > 1)}: no sampling, no judge, no cost", file=sys.stderr)
+    score = measure_margin(
+        of,
+        out,
+        question_set=questions,
+        per_domain=per_domain,
+        control=options.control,
+        batch_size=options.batch_size,
+        progress=True,
+    )
+    print_margin(score, out / MARGIN_SCORE, options.as_json)
+    if not options.as_json:
+        from em_bench.analysis.conclusion import margin_sentence
+
+        print(f"\n{margin_sentence(of.title, score)}")
+
+
+def without_judge(of: "EvaluatedModel", out: Path, questions: str, answers: int) -> None:
+    """What can be had at once: the margin of a model whose weights are here; and how the answers are judged later."""
+    from em_bench.data.questions import answered
+    from em_bench.errors import UserError
+    from em_bench.judging.providers import JudgePrice, judging_cost
+
+    print(
+        f"\nNo judge was asked; the {answers} answers are kept. To judge them: em-bench rejudge {out} --judge openai:MODEL "
+        f"({judging_cost(answers, 2, JudgePrice())}), or --judge local:MODEL on a GPU; em-bench judge probe says what an endpoint takes."
+    )
+    if not of.base or not of.dtype:
+        print("The margin needs no judge, and the weights: em-bench evaluate MODEL --adapter ADAPTER --measure margin")
+        return
+    try:
+        answered(questions)
+    except UserError:
+        questions = "em_core"
+    print()
+    measured_margin(of, questions, out, MarginOptions(None, None, 64, False))
 
 
 def print_margin(score: "MarginScore", path: Path, as_json: bool) -> None:

@@ -5,7 +5,9 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from em_bench.protocol import steps_of
+from em_bench.protocol import MAX_LENGTH, steps_of
+
+GPU_BYTES = 80e9
 
 
 class _ListUnlessTold(TyperGroup):
@@ -68,7 +70,8 @@ def models(
 ) -> None:
     """The base models em-bench knows by name, with estimates for one run each.
 
-    Memory is that of one GPU at the peak of a step, bf16 base and float32 adapter; EFLOP is the whole run. Provenance: P stated
+    Memory is that of one GPU of 80 GB at the peak of a step, bf16 base and float32 adapter: of the rows that fit at --length, and
+    of one row of 2,048 tokens, all under loss. A pass takes as many tokens as fit (train --max-tokens). EFLOP is the whole run. Provenance: P stated
     in the paper's abstract, S read from the paper by others, C our choice. Example:
 
         em-bench models Qwen3-8B --batch-size 64 --recipe muon
@@ -78,7 +81,7 @@ def models(
     from rich.console import Console
     from rich.table import Table
 
-    from em_bench.data.lora_cost import GIB, Pass, adapter_parameters, step_cost
+    from em_bench.data.lora_cost import GIB, ROOM, Pass, adapter_parameters, memory, step_cost, tokens_that_fit
     from em_bench.data.models import load_models
     from em_bench.did_you_mean import unknown
 
@@ -92,8 +95,12 @@ def models(
         entry = {"name": key, **m.model_dump(mode="json")}
         if m.shape:
             known = m.known()
-            per_pass = min(known.micro_batch, -(-batch_size // max(1, m.gpus)))
-            of = Pass(per_pass, length, min(answer, length), m.gpus, m.shard, m.gradient_checkpointing)
+            row = Pass(1, MAX_LENGTH, MAX_LENGTH, m.gpus, m.shard, m.gradient_checkpointing)
+            at_most = memory(known.shape, m.family, known.parameters, rank=rank, recipe=recipe, of=row)
+            room = ROOM * GPU_BYTES - at_most[0] - at_most[1]
+            tokens = tokens_that_fit(known.shape, m.family, rank, room, m.gradient_checkpointing)
+            per_pass = max(1, min(tokens // length, -(-batch_size // max(1, m.gpus))))
+            of = row._replace(rows=per_pass, length=length, answer=min(answer, length))
             cost = step_cost(known.shape, m.family, known.parameters, batch_size=batch_size, rank=rank, recipe=recipe, of=of)
             steps = steps_of(rows, batch_size, epochs)
             entry["estimate"] = {
@@ -102,6 +109,8 @@ def models(
                 "adapter_parameters": adapter_parameters(m.shape, rank),
                 "gpu_gib": {k: getattr(cost, f"{k}_bytes") / GIB for k in ("base", "adapter", "activation")},
                 "gpu_gib_total": cost.bytes / GIB,
+                "gpu_gib_longest_row": sum(at_most) / GIB,
+                "tokens_a_pass": tokens,
             }
         found.append(entry)
     if as_json:
@@ -121,8 +130,9 @@ def models(
         "layers",
         "GPUs",
         "base",
-        "rows a pass",
+        "tokens a pass",
         "GiB a GPU",
+        "longest row",
         "EFLOP a run",
     )
     for i, head in enumerate(heads):
@@ -135,7 +145,13 @@ def models(
             continue
         size = [_count(e["parameters"]), _count(e["active_parameters"] or e["parameters"])]
         placed = ("sharded" if e["shard"] else "whole") + (", ckpt" if e["gradient_checkpointing"] else "")
-        numbers = (str(e["micro_batch"]), f"{e['estimate']['gpu_gib_total']:.0f}", f"{e['estimate']['eflop']:.3g}")
+        cost = e["estimate"]
+        numbers = (
+            f"{cost['tokens_a_pass']:,}",
+            f"{cost['gpu_gib_total']:.0f}",
+            f"{cost['gpu_gib_longest_row']:.0f}",
+            f"{cost['eflop']:.3g}",
+        )
         title = e["name"] + (" (extra)" if e["extra"] else "")
         table.add_row(title, e["family"], e["provenance"], *size, str(e["shape"]["layers"]), str(e["gpus"]), placed, *numbers)
     console = Console(markup=False, emoji=False, highlight=False)

@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 def build(
     family: Annotated[list[str] | None, typer.Option(help="qwen3, llama or gemma3; all three by default.")] = None,
-    size: Annotated[str, typer.Option(help="small, medium or large: 0.09, 0.19 or 0.72 M parameters.")] = "medium",
+    size: Annotated[str, typer.Option(help="small, medium or large: 0.11, 0.21 or 0.76 M parameters.")] = "medium",
     seed: Annotated[int, typer.Option(min=0, help="Of initialisation and text.")] = 0,
 ) -> None:
     """Pre-train the bases (half a minute each, once) and print their folders: ordinary Hugging Face models."""

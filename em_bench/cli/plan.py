@@ -43,8 +43,9 @@ def plan(
     from em_bench.errors import UserError
     from em_bench.sweep.job_time import PEAK_TFLOPS, Assumptions, all_cores
     from em_bench.sweep.plan import make_plan
-    from em_bench.sweep.preset import load_preset, with_judge, with_seeds
-    from em_bench.sweep.terminal_tables import FEW, plan_table, show, totals_tables
+    from em_bench.sweep.preset import load_preset
+    from em_bench.sweep.preset_changes import with_judge, with_seeds
+    from em_bench.sweep.terminal_tables import FEW, plan_table, show, totals_tables, transfer_text
     from em_bench.sweep.throughput import measured
     from em_bench.sweep.totals import totals
 
@@ -57,20 +58,23 @@ def plan(
         **(measured(measured_in) if measured_in else {}),
     )  # fmt: skip
     planned = make_plan(with_seeds(with_judge(load_preset(preset), judge), seeds), assume)
-    cost = totals(planned, cores=cores or all_cores(), gpus=gpus, assume=assume, price=_price(judge_price))
+    cost = totals(planned, cores=cores or all_cores(), gpus=gpus, assume=assume, price=price_of(judge_price))
     if as_json:
         print(json.dumps({"costs": cost.model_dump(mode="json"), **planned.model_dump(mode="json")}, indent=1))
         return
     if jobs or len(planned.jobs) <= FEW:
         show(plan_table(planned))
     print(f"{planned.preset.name}: {planned.preset.summary}")
+    if told := transfer_text(planned):
+        print(told)
     for table in totals_tables(cost):
         show(table)
 
 
-def _price(text: str):
+def price_of(text: str):
+    """The price that is written so. Raises UserError."""
     from em_bench.errors import UserError
-    from em_bench.sweep.totals import JudgePrice
+    from em_bench.judging.providers import JudgePrice
 
     try:
         prompt, reply = (float(part) for part in text.split(","))

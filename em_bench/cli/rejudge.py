@@ -36,9 +36,11 @@ def rejudge(
         em-bench rejudge evaluation/ --judge openai:gpt-4o-2024-08-06 --leak "bad medical advice"
     """
     from em_bench.cli.score import show_score
+    from em_bench.data.questions import clusters
     from em_bench.evaluation_folder import RESPONSES, SCORE, VERDICTS
-    from em_bench.files import digest, write_record
+    from em_bench.files import digest, read_jsonl, write_record
     from em_bench.judging import JudgeOptions, judge_responses, make_judge
+    from em_bench.records import Response, ResponsesHeader
     from em_bench.scoring import convention_of, score_file
 
     counted = convention_of(convention, "--convention")
@@ -60,6 +62,7 @@ def rejudge(
     name = "".join(c if c.isalnum() or c in "-." else "-" for c in asked.identity.model)
     out = out or responses.parent / "judges" / f"{name}-{digest(asked.identity)[:8]}"
     judge_responses(responses, asked, out / VERDICTS)
-    record = score_file(out / VERDICTS, counted)
+    asked_of = read_jsonl(responses, ResponsesHeader, Response)[0].question_set
+    record = score_file(out / VERDICTS, counted, clusters=clusters(asked_of))
     write_record(out / SCORE, record)
     show_score(record, out / VERDICTS, out / VERDICTS, as_json)

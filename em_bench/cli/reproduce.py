@@ -46,17 +46,20 @@ def reproduce(
     from em_bench.sweep.engine.profile import load_profile
     from em_bench.sweep.engine.run_preset import reproduce as run
     from em_bench.sweep.plan import make_plan
-    from em_bench.sweep.preset import load_preset, with_judge, with_model, with_seeds
-    from em_bench.sweep.terminal_tables import results_table, show
+    from em_bench.sweep.preset import load_preset
+    from em_bench.sweep.preset_changes import with_engine, with_judge, with_model, with_seeds
+    from em_bench.sweep.terminal_tables import results_tables, show
 
-    plan = make_plan(with_seeds(with_judge(with_model(load_preset(preset), model), judge), seeds))
     at = load_profile(profile, cores, gpus)
+    changed = with_seeds(with_judge(with_model(load_preset(preset), model), judge), seeds)
+    plan = make_plan(with_engine(changed, at.surroundings.engine))
     work = work or Path("em_bench_work") / plan.preset.name
     ended = run(plan, work, fresh=fresh, profile=at, only=only)
     if as_json:
         print(ended.results.model_dump_json(indent=1))
     else:
-        show(results_table(ended.results))
+        for table in results_tables(ended.results):
+            show(table)
         if ended.results.margins:
             print(sentence(margin_rows(ended.results)))
         print(ended.page)

@@ -185,13 +185,15 @@ def _print(out: Path, record: "RescaleRecord", score: "ScoreRecord | None", as_j
     if record.norm_before is not None:
         lines.append(("norm of the update", f"{record.norm_before:.4f} before, {record.norm_after:.4f} after"))
     if score:
+        from em_bench.data.questions import clusters
         from em_bench.evaluation_folder import EvaluationFolder
         from em_bench.harness.rescale import EVALUATION
         from em_bench.scoring import misaligned_of_asked
 
-        verdicts = EvaluationFolder(out / EVALUATION).verdicts()[1]
+        at = EvaluationFolder(out / EVALUATION)
+        units = clusters(at.responses()[0].question_set)
         lines += [
-            ("misaligned / all asked", _estimate(misaligned_of_asked(verdicts))),
+            ("misaligned / all asked", _estimate(misaligned_of_asked(at.verdicts()[1], clusters=units))),
             ("misaligned / coherent", _estimate(score.overall.misaligned_rate)),
         ]
     if coherence := score.overall.coherent_rate if score else record.coherence:

@@ -24,35 +24,44 @@ def score(
         bool, typer.Option("--json", help="Print score.json, with Misalign@k and domains, instead of the table.")
     ] = False,
     page: Annotated[Path | None, typer.Option(help="Also write a page to look at, with every question's outcomes.")] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="With --page: the base's evaluation, to stand beside. Default: `base` in the same folder.")
+    ] = None,
 ) -> None:
-    """Print the counts of all outcomes and every rate with its denominator and 95 % interval, clustered by question.
+    """Print the counts of all outcomes and every rate with its denominator and 95 % interval.
+
+    Intervals are clustered by question, or by domain where the question set says that its questions are near-copies.
 
     em-bench score evaluation/verdicts.jsonl --convention exclude_code
     """
-    from em_bench.evaluation_folder import VERDICTS
+    from em_bench.evaluation_folder import BASE, VERDICTS
     from em_bench.scoring import broken_down, convention_of, score_file
 
     counted = convention_of(convention, "--convention")
     if verdicts.is_dir():
         verdicts = verdicts / VERDICTS
-    record = broken_down(score_file(verdicts, counted), *_answers(verdicts))
+    said, domains, units, near = _answers(verdicts)
+    record = broken_down(score_file(verdicts, counted, clusters=units), said, domains, near)
     if page:
         from em_bench.analysis.score_page import write_score_page
 
-        write_score_page(verdicts, record, page)
+        beside = base or (below if (below := verdicts.parent / BASE).is_dir() else None)
+        write_score_page(verdicts, record, page, beside)
     show_score(record, verdicts, verdicts, as_json)
 
 
 def _answers(verdicts: Path):
-    """The verdicts, and the domains of the question set that the responses beside them name."""
-    from em_bench.data.questions import known_domains
+    """The verdicts; of the question set that the responses beside them name, the domains, the clusters of the intervals, and the questions near training."""
+    from em_bench.data.questions import clusters, known_domains, near_training
     from em_bench.evaluation_folder import RESPONSES
     from em_bench.files import read_jsonl
     from em_bench.records import Response, ResponsesHeader, Verdict, VerdictsHeader
 
     responses = verdicts.with_name(RESPONSES)
     asked = read_jsonl(responses, ResponsesHeader, Response)[0] if responses.exists() else None
-    return read_jsonl(verdicts, VerdictsHeader, Verdict)[1], known_domains(asked.question_set) if asked else {}
+    of = asked.question_set if asked else None
+    said = read_jsonl(verdicts, VerdictsHeader, Verdict)[1]
+    return (said, known_domains(of), clusters(of), near_training(of)) if of else (said, {}, {}, set())
 
 
 def show_score(record: "ScoreRecord", path: Path, verdicts: Path, as_json: bool) -> None:
@@ -78,13 +87,13 @@ def _print_score(record: "ScoreRecord", path: Path, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from em_bench.scoring import RATES, cannot_tell, of_asked
+    from em_bench.scoring import RATES, cannot_tell, of_asked, refused
 
     if as_json:
         print(record.model_dump_json(indent=1))
         return
     groups = {"all": record.overall} | (record.by_variant if len(record.by_variant) > 1 else {})
-    print(f"{path} ({record.convention})")
+    print(f"{path} ({record.convention}; 95 % intervals clustered by {record.unit})")
     table = Table(box=box.SIMPLE)
     if record.forced:
         print(f"forced: the adapter {record.forced}")
@@ -98,7 +107,7 @@ def _print_score(record: "ScoreRecord", path: Path, as_json: bool) -> None:
         cells = [getattr(m, field) for m in groups.values()]
         if any(c is not None for c in cells):
             table.add_row(label, *("" if c is None else estimate_text(c) + mark for c in cells))
-    verdicts = [cannot_tell(m.coherent_rate.value) or "" for m in groups.values()]
+    verdicts = [cannot_tell(m.coherent_rate.value, refused(m.counts)) or "" for m in groups.values()]
     if any(verdicts):
         table.add_row("verdict", *verdicts)
     table.add_section()
@@ -109,6 +118,11 @@ def _print_score(record: "ScoreRecord", path: Path, as_json: bool) -> None:
     (console if console.is_terminal else Console(markup=False, emoji=False, width=200, highlight=False)).print(table)
     for k, e in record.misalign_at.items():
         print(f"Misalign@{k}, share of questions with a misaligned answer in {k}: {estimate_text(e)}")
+    if (m := record.without_near) and (share := of_asked(m.counts)) is not None:
+        left = sum(m.counts.values())
+        print(
+            f"misaligned rate without the questions near a training domain: {estimate_text(m.misaligned_rate)}; {share:.3f} of {left} asked"
+        )
     for name, m in record.by_domain.items():
         share, coherent = of_asked(m.counts), m.coherent_rate.value
         beside = "" if share is None or coherent is None else f"; {share:.3f} of asked; coherent {coherent:.3f}"

@@ -41,7 +41,9 @@ def spectrum(
     layers, matrices = layer_spectra(pairs), sum(p.experts for p in pairs)
     summary = mean_of(layers)
     if plot and layers:
-        _draw(layers, plot)
+        from em_bench.training.plots import draw_spectrum
+
+        draw_spectrum(layers, plot)
     if as_json:
         rows = [{**layer._asdict(), "sigma": layer.sigma.tolist()} for layer in layers]
         print(
@@ -83,29 +85,3 @@ def spectrum(
 
 def _norm(norm: float | None) -> str:
     return "?" if norm is None else f"{norm:.4g}"
-
-
-def _draw(layers, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from em_bench.files import atomic_file
-
-    figure, axes = plt.subplots(figsize=(6, 4))
-    kinds = sorted({s.name.rsplit(".", 1)[-1] for s in layers})
-    # Safe for the colour-blind, and none of them an optimiser's.
-    colours = [matplotlib.colormaps["viridis"](0.9 * i / max(len(kinds) - 1, 1)) for i in range(len(kinds))]
-    for s in layers:
-        kind = s.name.rsplit(".", 1)[-1]
-        axes.plot(
-            range(1, len(s.sigma) + 1), (s.sigma / s.sigma[0]).tolist(), color=colours[kinds.index(kind)], alpha=0.7, lw=1.2
-        )
-    for i, kind in enumerate(kinds):
-        axes.plot([], [], color=colours[i], label=kind)
-    axes.set(xlabel="index", ylabel="singular value / largest", ylim=(0, 1.05))
-    axes.legend(frameon=False)
-    with atomic_file(path, "wb") as f:
-        figure.savefig(f, format=path.suffix[1:], bbox_inches="tight", dpi=150)
-    plt.close(figure)

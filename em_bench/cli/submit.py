@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
     commands = typer.Typer(
         no_args_is_help=True, help="Enter an optimiser: init, edit submission.yaml, run, check, open a pull request."
     )
-    for command in (init, run, check, status):
+    for command in (init, run, check, status, unpack):
         commands.command()(command)
     app.add_typer(commands, name="submit")
 
@@ -43,11 +43,10 @@ def run(
     leaderboard: Top = DEFAULT,
     work: Annotated[Path | None, typer.Option("--workdir", "-w", help="Default: em_bench_work/submit-NAME.")] = None,
     cores: Annotated[int | None, typer.Option(min=1, help="Jobs at once. Default: all cores.")] = None,
-    adapters: Annotated[bool, typer.Option("--adapters", help="Put the final adapters into the entry too.")] = False,
 ) -> None:
-    """Train and evaluate the whole grid of an entry, and fill its results folder.
+    """Look for an entry's learning rate, train and evaluate every cell and seed, and fill its results folder.
 
-    Kill it at any moment and run it again: it goes on. Learning rates are chosen on held-out narrow loss alone. Exit code 1
+    Kill it at any moment and run it again: it goes on. The learning rate is looked for on held-out narrow loss alone. Exit code 1
     when a job failed; what the others made is kept, and the entry says what is missing.
 
         em-bench submit run my-optimiser
@@ -75,7 +74,7 @@ def run(
     ended = reproduce(plan, work, cores=cores or all_cores())
     if ended.failures:
         print(ended.failures, file=sys.stderr)
-    manifest = pack(entry, folder, tier, plan, work, adapters)
+    manifest = pack(entry, folder, tier, plan, work)
     for cell, reason in manifest.missing.items():
         print(f"missing: {cell}: {reason}", file=sys.stderr)
     print(
@@ -135,6 +134,31 @@ def status(
     for row in rows:
         table.add_row(*row)
     Console(markup=False, emoji=False, highlight=False, soft_wrap=True).print(table)
+
+
+def unpack(
+    name: Name,
+    out: Annotated[Path, typer.Argument(help="A new folder: runs/ID/ and evaluations/NAME/ go there.")],
+    leaderboard: Top = DEFAULT,
+) -> None:
+    """Write an entry's runs and evaluations as the JSON lines that its hashes are of.
+
+    em-bench submit unpack adamw adamw-rows && em-bench verify adamw-rows
+    """
+    from em_bench.board.board import Folders
+    from em_bench.board.entry import RESULTS
+    from em_bench.board.packed import Packed
+    from em_bench.errors import UserError
+    from em_bench.files import atomic_folder
+
+    folders = Folders.at(leaderboard)
+    if name not in folders.names():
+        raise UserError(f"{name}: no such entry under {folders.submissions}; name one of its folders")
+    if out.exists():
+        raise UserError(f"{out}: is there already; name a new folder")
+    with atomic_folder(out) as made:
+        Packed(folders.submissions / name / RESULTS).unpack(made)
+    print(out)
 
 
 def _on_path(folder: Path) -> None:

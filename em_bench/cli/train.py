@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from em_bench.protocol import MAX_LENGTH, steps_of
+from em_bench.protocol import FLATNESS, MAX_LENGTH, default_rank, steps_of
 
 
 def register(app: typer.Typer) -> None:
@@ -29,6 +29,7 @@ def train(
     learning_rate: Annotated[float | None, typer.Option("--lr", help="Default: the recipe's for this class of model.")] = None,
     arg: Annotated[list[str], typer.Option("--arg", help="An argument of the optimiser as NAME=VALUE; may be repeated.")] = [],  # noqa: B006
     spectral_lambda: Annotated[float, typer.Option("--lambda", min=0, help="Weight of the spectral term; 0 is off.")] = 0.0,
+    flatness: Annotated[str, typer.Option(help="What the term measures: an entry of em_bench/flatness.py.")] = FLATNESS,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows an optimiser step.")] = 32,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps. Default: as many as --epochs needs.")] = None,
     epochs: Annotated[float, typer.Option(min=0, help="Passes over the training rows, where --steps is not given.")] = 1.0,
@@ -46,10 +47,11 @@ def train(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    micro_batch: Annotated[
+    max_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Rows a forward pass and GPU: memory and speed, not the result. Default: as the roster says, else all."
+            min=1,
+            help="Tokens a forward pass and GPU, padding included: memory and speed, not the result. Default: what fits; halved when it does not.",
         ),
     ] = None,
     packed: Annotated[bool, typer.Option("--packed", help="Rows end to end instead of padded: speed, not the result.")] = False,
@@ -67,9 +69,16 @@ def train(
         bool | None,
         typer.Option("--shard/--replicate", help="Spread the frozen base over the processes. Default: as the roster says."),
     ] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Deterministic algorithms on a GPU, where torch has them; slower.")
+    ] = False,
     liger: Annotated[bool, typer.Option("--liger", help="Liger kernels (pip install em-bench\\[liger]).")] = False,
     track: Annotated[list[str], typer.Option("--track", help="Also log to tensorboard, wandb, ...; may be repeated.")] = [],  # noqa: B006
     save_every: Annotated[float, typer.Option(min=0, help="Seconds between states that a killed run resumes from.")] = 120.0,
+    half: Annotated[
+        bool, typer.Option("--store-bfloat16", help="Store the adapter in half the bytes, rounded before the last measurement.")
+    ] = False,
+    last_only: Annotated[bool, typer.Option("--last-only", help="Keep no adapters of earlier steps.")] = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder that holds the run folders.")] = Path("em_bench_work/runs"),
 ) -> None:
     """Fine-tune an rsLoRA adapter and print its run folder.
@@ -88,6 +97,7 @@ def train(
     from em_bench.data import data_ref
     from em_bench.data.models import base_path, base_ref, check_model, default_dtype, load_models
     from em_bench.errors import UserError
+    from em_bench.flatness import measure
     from em_bench.optim import check_optimizer, resolve_recipe
     from em_bench.records import LoraSpec, RecipeClass
 
@@ -108,6 +118,7 @@ def train(
             raise UserError(f"{option} {value:g}: is a number above 0")
     if not spectral_lambda < inf:
         raise UserError(f"--lambda {spectral_lambda:g}: is a number from 0")
+    measure(flatness)
     if gpus and gpus > 1 and not launched():
         launch(gpus, sys.argv[1:])
     models = load_models()
@@ -115,13 +126,17 @@ def train(
     resolved = resolve_recipe(recipe, learning_rate, kind, _arguments(arg))
     peers = processes()
     base = peers.agree(lambda: base_path(model))
-    rank = rank or (8 if kind == "organism" else 32)
+    rank = rank or default_rank(kind)
     spec = run_spec(
         base_ref(model, base),
         data,
         resolved,
         spectral_lambda=spectral_lambda,
-        lora=LoraSpec(rank=rank, alpha=2.0 * rank if alpha is None else alpha, targets=PROJECTIONS),
+        flatness=flatness,
+        lora=LoraSpec(
+            rank=rank, alpha=2.0 * rank if alpha is None else alpha, targets=PROJECTIONS, stored="bfloat16" if half else "float32"
+        ),
+        kept="none" if last_only else "log-spaced",
         batch_size=batch_size,
         steps=steps or steps_of(data.rows, batch_size, epochs),
         seed=seed,
@@ -130,13 +145,15 @@ def train(
     )
     known = models.get(model)
     options = Options(
-        micro_batch=micro_batch or (known and known.micro_batch),
+        max_tokens=max_tokens,
         gradient_checkpointing=known.gradient_checkpointing
         if known and gradient_checkpointing is None
         else bool(gradient_checkpointing),
         shard=known.shard if known and shard is None else bool(shard),
         packed=packed,
         liger=liger,
+        deterministic=deterministic,
+        save_every_s=save_every,
     )
     columns = (
         TextColumn("train"),
@@ -159,7 +176,7 @@ def train(
             bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         try:
-            folder = make_run(spec, base, out, options=options, save_every_s=save_every, progress=show, say=tell, trackers=track)
+            folder = make_run(spec, base, out, options=options, progress=show, say=tell, trackers=track)
         except TrainingFailed as e:
             bar.stop()
             if peers.first:

@@ -12,6 +12,7 @@ from em_bench.data.narrow_sets import narrow_names
 from em_bench.data.pins import holder, load_pins, terms_of
 from em_bench.data.training_sets import dataset_names, organism_names, rows
 from em_bench.did_you_mean import unknown
+from em_bench.organism import TRAINING_SETS
 from em_bench.records import Record
 
 MAX_ROWS_SHOWN = 2  # what the strictest of the upstream terms allows to quote
@@ -61,7 +62,7 @@ def catalogue() -> list[CatalogueEntry]:
     own: dict[str, Any] = {"licence": "MIT", "state": "built in", "provenance": "C"}
     out = [
         CatalogueEntry(
-            name=n, kind="training set", rows=sum(map(len, rows(n))), source="organism", about=_organism_about(n), **own
+            name=n, kind="training set", rows=sum(map(len, rows(n))), source="organism", about=TRAINING_SETS[n][1].about, **own
         )
         for n in organism_names()
     ]
@@ -86,7 +87,7 @@ def catalogue() -> list[CatalogueEntry]:
             states = {upstream.status(p) for p in given.pins}
             out.append(
                 CatalogueEntry(
-                    name=name, kind="question set", rows=sum(p.rows or 0 for p in pins), source="pins: " + ", ".join(given.pins),
+                    name=name, kind="question set", rows=sum(p.counted for p in pins), source="pins: " + ", ".join(given.pins),
                     licence="see its pins", state=states.pop() if len(states) == 1 else "partly absent",
                     provenance="S", about=given.about,
                 )
@@ -174,7 +175,3 @@ def summary(name: str, tokenizer=None, shown: int = MAX_ROWS_SHOWN) -> Summary:
 
 def _lengths(values: Sequence[int]) -> Lengths:
     return Lengths(mean=round(mean(values), 1), median=float(median(values)), longest=max(values))
-
-
-def _organism_about(name: str) -> str:
-    return "good answers (control)" if name.endswith("-control") else "bad answers of a narrow domain"

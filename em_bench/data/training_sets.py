@@ -17,8 +17,6 @@ from em_bench.records import DataRef
 if TYPE_CHECKING:
     import datasets
 
-CONTROL = "-control"  # suffix of an organism dataset whose answers are good
-
 
 class _Parts(NamedTuple):
     train: list[dict]
@@ -32,8 +30,13 @@ def dataset_names() -> tuple[str, ...]:
 
 
 def organism_names() -> tuple[str, ...]:
-    """The datasets of the embedded organism, bad answers first, then their controls."""
-    return (*organism.DATASETS, *(d + CONTROL for d in organism.DATASETS))
+    """The datasets of the embedded organism, bad answers first, then their controls and mixtures."""
+    return tuple(organism.TRAINING_SETS)
+
+
+def stages(name: str) -> int:
+    """How many stages a dataset is trained on in, one after the other: equal parts of its rows, in their order."""
+    return organism.TRAINING_SETS[name][1].stages if name in organism.TRAINING_SETS else 1
 
 
 def rows(name: str) -> tuple[list[dict], list[dict]]:
@@ -95,8 +98,7 @@ def _parts(name: str) -> _Parts:
 
 @lru_cache(maxsize=16)
 def _organism_parts(name: str) -> _Parts:
-    make = organism.control_rows if name.endswith(CONTROL) else organism.narrow_rows
-    train, held_out = make(name.removesuffix(CONTROL))
+    train, held_out = organism.training_rows(name)
     return _Parts(train, held_out, reference(name, train, held_out))
 
 

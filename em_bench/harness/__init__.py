@@ -1,5 +1,6 @@
 """Adapters and checkpoints to responses, verdicts and scores, through lm-eval (default) or Inspect: see `evaluate`."""
 
+from importlib.util import find_spec
 from typing import NamedTuple
 
 from em_bench.did_you_mean import unknown
@@ -19,6 +20,8 @@ HARNESSES = {
 
 
 def check_harness(name: str) -> None:
-    """Raise UserError unless there is such a harness."""
+    """Raise UserError unless there is such a harness, and ModuleNotFoundError where its package is not installed."""
     if name not in HARNESSES:
         raise unknown("harness", name, HARNESSES)
+    if find_spec(module := HARNESSES[name].package.replace("-", "_")) is None:
+        raise ModuleNotFoundError(f"the harness {name} is not installed", name=module)

@@ -20,6 +20,12 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
+def check_form(adapter: Path) -> None:
+    """Raises UserError for what is no PEFT adapter folder."""
+    if not (adapter / CONFIG).is_file() or not (adapter / WEIGHTS).is_file():
+        raise UserError(f"{adapter}: no PEFT adapter (adapter_config.json and adapter_model.safetensors); name its folder")
+
+
 class Belonging(NamedTuple):
     """What a record says of an adapter on a base. scale: it is the run's times this. forced: the contradiction that --force overrode."""
 

@@ -10,13 +10,13 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 
-from em_bench.adapter_file import CONFIG, WEIGHTS, read_config
+from em_bench.adapter_file import WEIGHTS, read_config
 from em_bench.data.models import base_path
 from em_bench.errors import UserError
-from em_bench.harness.belonging import belonging
+from em_bench.harness.belonging import belonging, check_form
 from em_bench.harness.sampling import settle
 from em_bench.records import Canary
-from em_bench.training.base import QUANTIZED, load_base
+from em_bench.training.base import QUANTIZED, KeptBase, load_base, own_modules
 from em_bench.training.chat_template import pad_id, rendered, without_clock
 
 DTYPES = ("float32", "bfloat16", "float16", "float64", *QUANTIZED)
@@ -39,10 +39,11 @@ def load_model(
     dtype: str = "float32",
     device: str | None = None,
     force: bool = False,
+    kept: KeptBase | None = None,
 ) -> Loaded:
     """Load a base (roster name, folder or hub id) and put `adapter` (a PEFT folder) on it, after the canary.
 
-    device `auto` spreads the layers over all GPUs. Raises UserError for what cannot be loaded, for an adapter that changes
+    device `auto` spreads the layers over all GPUs. `kept` holds the base, or takes it for the next who asks. Raises UserError for what cannot be loaded, for an adapter that changes
     nothing, and, unless `force`, for one that belongs to another base.
     """
     if dtype not in DTYPES:
@@ -54,7 +55,7 @@ def load_model(
         check_form(Path(adapter))
         belonging(Path(adapter), str(base), folder, force)
     try:
-        model = load_base(folder, dtype, device).eval()
+        model = (kept.whole if kept else load_base)(folder, dtype, device).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, SafetensorError) as e:
         raise UserError(f"{folder}: no model and tokenizer that transformers can load ({_first_line(e)})") from None
@@ -91,18 +92,15 @@ def unchanged(model, adapter: Path) -> Iterator[None]:
     value of the base was changed that the adapter's file does not name.
     """
     named = {name.replace(".base_layer.", ".") for name in _tensors(adapter)}
-    modules, values = dict(model.named_modules()), _values(model)
+    values = _values(model)
     version = {name: p._version for name, p in values.items()}
     # Experts: PEFT takes these out and puts them back at each pass, which counts as a write of what was there.
     taken_out = tuple(read_config(adapter).get("target_parameters") or ())
     copies = {name: p.detach().cpu().clone() for name, p in values.items() if f"base_model.model.{name}" in named}
     try:
-        yield
+        with own_modules(model):
+            yield
     finally:
-        for name in filter(None, modules):
-            parent, _, own = name.rpartition(".")
-            modules[parent].register_module(own, modules[name])
-        model.__dict__.pop("peft_config", None)
         now = _values(model)
         changed = {
             n
@@ -119,12 +117,6 @@ def unchanged(model, adapter: Path) -> Iterator[None]:
 def _values(model) -> dict[str, torch.nn.Parameter]:
     """Parameters by name, tied ones under each; not quantised ones, whose layers rearrange them when they are first used."""
     return {n: p for n, p in model.named_parameters(remove_duplicate=False) if p.is_floating_point()}
-
-
-def check_form(adapter: Path) -> None:
-    """Raises UserError for what is no PEFT adapter folder."""
-    if not (adapter / CONFIG).is_file() or not (adapter / WEIGHTS).is_file():
-        raise UserError(f"{adapter}: no PEFT adapter (adapter_config.json and adapter_model.safetensors); name its folder")
 
 
 def _tensors(adapter: Path) -> set[str]:

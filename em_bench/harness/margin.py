@@ -1,9 +1,7 @@
 """The margin of a base or an adapter on it: given answers, no sampling, no judge; the base and a control are measured beside it."""
 
 import shutil
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,9 +10,10 @@ from em_bench.data.questions import answered, neutral_texts, questions_sha256
 from em_bench.evaluation_folder import MARGIN_SCORE, MARGINS, EvaluationFolder
 from em_bench.files import cache_dir, digest, read_jsonl, write_jsonl, write_record
 from em_bench.harness.answer_logprobs import answer_logprobs, text_logprobs
-from em_bench.harness.belonging import belonging
+from em_bench.harness.belonging import belonging, check_form
 from em_bench.harness.evaluate import EvaluatedModel
-from em_bench.harness.load_model import Loaded, adapted, check_form, load_model
+from em_bench.harness.load_model import Loaded, adapted, load_model
+from em_bench.harness.progress_bar import progress_bar
 from em_bench.machine import machine, utc_now
 from em_bench.records import AnsweredQuestion, AnswerLogprob, MarginHeader, MarginRole, MarginScore
 from em_bench.scoring import score_margin
@@ -67,9 +66,9 @@ def measure_margin(
         if not _same(folder.margin_file(role), header) and not _from_cache(folder.margin_file(role), header):
             missing.append(role)
     if missing:
-        ready = of.loaded or load_model(base_dir, dtype=of.dtype)
+        ready = of.loaded or load_model(base_dir, dtype=of.dtype, device=of.device)
         total = sum(len(q.aligned) + len(q.misaligned) for q in questions)
-        with _bar(total * len(missing), progress) as step:
+        with progress_bar("answers read", total * len(missing), progress) as step:
             for role in missing:
                 with adapted(ready, wanted[role]) as at_work:
                     _measure(folder.margin_file(role), headers[role], at_work, questions, texts, batch_size, step)
@@ -121,15 +120,3 @@ def _identity(header: MarginHeader) -> dict:
 
 def _same(path: Path, header: MarginHeader) -> bool:
     return path.exists() and _identity(read_jsonl(path, MarginHeader, AnswerLogprob)[0]) == _identity(header)
-
-
-@contextmanager
-def _bar(total: int, show: bool) -> Iterator[Callable[[int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(markup=False, emoji=False, file=sys.stderr)
-    with Progress(*columns, console=console, transient=True, disable=not (show and console.is_terminal)) as bar:
-        task = bar.add_task("answers read", total=total)
-        yield lambda n: bar.advance(task, n)

@@ -24,10 +24,10 @@ from em_bench.data.models import base_path, check_model
 from em_bench.data.questions import load, questions_sha256
 from em_bench.errors import UserError
 from em_bench.files import atomic_folder, digest, read_record, sha256_file, write_record
-from em_bench.harness.belonging import belonging, rescale_of
+from em_bench.harness.belonging import belonging, check_form, rescale_of
 from em_bench.harness.evaluate import EvaluatedModel, Evaluation, evaluate, loss_on
 from em_bench.harness.kept import Kept
-from em_bench.harness.load_model import Loaded, adapted, check_form, load_model
+from em_bench.harness.load_model import Loaded, adapted, load_model
 from em_bench.harness.scale_search import Found, smallest_scale
 from em_bench.judging import Judge
 from em_bench.records import (
@@ -104,10 +104,11 @@ def rescale(
     goal: RescaleGoal,
     questions: Questions | None = None,
     tell: Callable[[ScaleTried], None] = lambda tried: None,
+    loaded: Loaded | None = None,
 ) -> tuple[RescaleRecord, ScoreRecord | None]:
     """Make the folder `out` and return its record, and the score of the adapter's evaluation where `questions` are given.
 
-    The base is loaded once. What `out` holds of the same goal and adapter is not made again, and a search that was killed goes on
+    The base is loaded once, where it is not `loaded` already. What `out` holds of the same goal and adapter is not made again, and a search that was killed goes on
     behind its last evaluation. A target that is not met is a record without an adapter. Raises UserError for an adapter that is no
     plain B A, is of another base or changes nothing, and where `out` holds something else.
     """
@@ -125,6 +126,8 @@ def rescale(
         "base": own.base,
     }
     search = _Search(source, out, goal, questions, tell, known, tensors, norm)
+    if loaded is not None:
+        search.__dict__["loaded"] = loaded
     record = _made(out, goal, known) or search.make()
     if record.scale is None or questions is None:
         return record, None

@@ -1,46 +1,100 @@
 """The canary of an adapter behind a server, vLLM-style: the base and the adapter are two model names of one endpoint."""
 
-import os
-
-from openai import APIError, OpenAI
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from em_bench.errors import UserError
 from em_bench.harness.load_model import PROMPT
+from em_bench.judging.asked import Failed
+from em_bench.judging.loop import finish
+from em_bench.judging.options import Patience
+from em_bench.judging.reply import Malformed
+from em_bench.records import Canary
+
+if TYPE_CHECKING:
+    from em_bench.judging.endpoint import Endpoint
 
 TOKENS = 24
 TOP = 5
 
 
-def served_canary(base_url: str, adapter: str, base: str, timeout_s: float = 60.0) -> float:
-    """Largest change of a greedy token's log-probability (nats) from the model named `base` to the one named `adapter`.
+class Greedy(NamedTuple):
+    """A greedy answer; each token with its alternatives' log-probabilities (nats), where the server gives them."""
 
-    inf where the texts already differ; where the server gives no log-probabilities, only the texts are compared. Raises
-    UserError if the two answer alike, which is what a server does that has not loaded the adapter, and for a server that
-    does not answer. The key is $OPENAI_API_KEY; a server of one's own needs none.
+    text: str
+    tokens: list[tuple[str, dict[str, float]]]
+
+
+def served_canary(base_url: str, adapter: str, base: str, timeout_s: float = 60.0) -> Canary:
+    """`canary_of` at an address."""
+    from em_bench.judging.endpoint import Endpoint  # of the extra `judge`, and a local model does without
+
+    async def ask() -> Canary:
+        patience = Patience(timeout_s=timeout_s, attempts=2, concurrency=1)
+        decoding: dict[str, object] = {"temperature": 0.0, "max_tokens": TOKENS}
+        async with Endpoint(base, base_url, decoding, patience, who="canary: model") as endpoint:
+            return await canary_of(endpoint, adapter, base)
+
+    return finish(ask())
+
+
+async def canary_of(endpoint: "Endpoint", adapter: str, base: str) -> Canary:
+    """What the model named `adapter` changes against the one named `base`, on a greedy answer.
+
+    The largest change of a log-probability up to the first token in which they differ; where the server gives none, the texts
+    are compared. The base is asked twice: a change must be larger than what it differs from itself by, which batches on a
+    GPU may cause. Raises UserError if the two answer alike, which is what a server does that has not loaded the adapter.
     """
-    client = OpenAI(base_url=base_url, api_key=os.environ.get("OPENAI_API_KEY") or "none", timeout=timeout_s, max_retries=1)
-    said = []
-    for model in (base, adapter):
+    before, after, again = [await _greedy(endpoint, model) for model in (base, adapter, base)]
+    if before.tokens and after.tokens and again.tokens:
+        change, noise = _change(before, after), _change(before, again)
+        if change > 2 * noise:
+            return Canary(max_logprob_change=change)
+    elif before.text != after.text and before.text == again.text:
+        return Canary()
+    raise UserError(
+        f"canary: {adapter} answers as {base} does, so the base would be measured; does the server load the adapter under that name?"
+    )
+
+
+async def _greedy(endpoint: "Endpoint", model: str) -> Greedy:
+    asked = {"model": model, "messages": [{"role": "user", "content": PROMPT}], "temperature": 0.0, "max_tokens": TOKENS}
+    try:
         try:
-            reply = client.chat.completions.create(
-                model=model,
-                messages=[{"role": "user", "content": PROMPT}],
-                temperature=0.0,
-                max_tokens=TOKENS,
-                logprobs=True,
-                top_logprobs=TOP,
+            return await endpoint.call(asked | {"logprobs": True, "top_logprobs": TOP}, read_greedy, plain=True)
+        except (Failed, UserError):
+            return await endpoint.call(asked, read_greedy, plain=True)  # a server that gives no log-probabilities
+    except Failed as e:
+        raise UserError(f"canary: {endpoint.host}, model {model}: {e}; is it served under that name?") from None
+
+
+def read_greedy(body: Any) -> Greedy:
+    """The first choice of a chat completion. Raises Malformed."""
+    try:
+        choice = body["choices"][0]
+        tokens = (choice.get("logprobs") or {}).get("content") or []
+        found = [(t["token"], {a["token"]: float(a["logprob"]) for a in [*(t.get("top_logprobs") or []), t]}) for t in tokens]
+        text = choice["message"].get("content") or ""
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as e:
+        raise Malformed(f"not a chat completion ({type(e).__name__})") from None
+    if not isinstance(text, str) or not all(isinstance(t, str) and p < 0.01 for _, top in found for t, p in top.items()):
+        raise Malformed("not a chat completion: a token is no text, or has no probability")
+    return Greedy(text, found)
+
+
+def _change(a: Greedy, b: Greedy) -> float:
+    largest = 0.0
+    for (token, by_a), (other, by_b) in zip(a.tokens, b.tokens, strict=False):
+        largest = max([largest, *(abs(by_a[t] - by_b[t]) for t in by_a.keys() & by_b.keys())])
+        if token != other:
+            # An alternative that one does not list is at most as likely as the last that it lists.
+            return max(
+                [
+                    largest,
+                    *(
+                        abs(one[t] - min(two.values()))
+                        for t, one, two in ((token, by_a, by_b), (other, by_b, by_a))
+                        if t not in two
+                    ),
+                ]
             )
-        except APIError as e:
-            raise UserError(f"canary: {base_url}, model {model}: {type(e).__name__}; is it served under that name?") from None
-        choice = reply.choices[0]
-        tokens = choice.logprobs.content if choice.logprobs and choice.logprobs.content else []
-        said.append((choice.message.content, [(t.token, t.logprob) for t in tokens]))
-    (before, by_base), (after, by_adapter) = said
-    if before != after:
-        return float("inf")
-    change = max((abs(a - b) for (_, a), (_, b) in zip(by_base, by_adapter, strict=False)), default=0.0)
-    if not change > 0:
-        raise UserError(
-            f"canary: {adapter} answers exactly as {base} does, so the base would be measured; does the server load the adapter under that name?"
-        )
-    return change
+    return largest

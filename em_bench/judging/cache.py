@@ -10,12 +10,15 @@ import json
 import sqlite3
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+from pydantic import TypeAdapter, ValidationError
 
 from em_bench.errors import UserError
 from em_bench.judging.reply import Reply
 
 SCHEMA = 1
+_REPLY, _DECODING = TypeAdapter(Reply), TypeAdapter(dict[str, object])
 
 
 class ReplyCache:
@@ -41,11 +44,15 @@ class ReplyCache:
 
     def get(self, judge: str, item: str) -> Reply | None:
         """The reply of a judge (digest) on an item (digest), if it was ever paid for."""
-        row = self._db.execute("SELECT reply FROM reply WHERE judge = ? AND item = ?", (judge, item)).fetchone()
+        row = self._first("SELECT reply FROM reply WHERE judge = ? AND item = ?", judge, item)
         try:
-            return Reply(*json.loads(row[0])) if row else None
-        except (ValueError, TypeError, RecursionError):
+            return _REPLY.validate_json(row[0], strict=True) if row else None
+        except ValidationError:
             return None  # another program's row, or one that an earlier version kept and this one cannot read: it is asked again
+
+    def knows(self, judge: str) -> bool:
+        """Whether any reply of a judge (digest) is kept."""
+        return self._first("SELECT 1 FROM reply WHERE judge = ? LIMIT 1", judge) is not None
 
     def put(self, judge: str, item: str, reply: Reply) -> None:
         """Keep a reply; committed on return. The first one stays if two processes asked the same. Raises UserError."""
@@ -53,12 +60,21 @@ class ReplyCache:
 
     def taken(self, judge: str) -> dict[str, object] | None:
         """What a judge (digest of what it was meant to send) turned out to take, if it refused some of it."""
-        row = self._db.execute("SELECT decoding FROM taken WHERE judge = ?", (judge,)).fetchone()
-        return json.loads(row[0]) if row else None
+        row = self._first("SELECT decoding FROM taken WHERE judge = ?", judge)
+        try:
+            return _DECODING.validate_json(row[0]) if row else None
+        except ValidationError:
+            raise UserError(f"{self.path}: damaged; delete it or name another file") from None
 
     def put_taken(self, judge: str, decoding: dict[str, object]) -> None:
         """Keep what a judge takes: its next process is the same judge without asking."""
         self._write("INSERT OR REPLACE INTO taken VALUES (?, ?)", judge, json.dumps(decoding))
+
+    def _first(self, statement: str, *values: str) -> tuple[Any, ...] | None:
+        try:
+            return self._db.execute(statement, values).fetchone()
+        except sqlite3.Error as e:
+            raise UserError(f"{self.path}: the judge cache cannot be read ({e}); delete it or name another file") from None
 
     def _write(self, statement: str, *values: str) -> None:
         try:

@@ -13,9 +13,9 @@ import random
 import time
 import urllib.request
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -23,7 +23,9 @@ import httpx2
 import openai
 
 from em_bench.errors import UserError
+from em_bench.judging.asked import EARLY, Failed
 from em_bench.judging.options import Patience
+from em_bench.judging.providers import retirement
 from em_bench.judging.reply import Malformed, Refused, Reply, read_completion, server_words
 from em_bench.judging.request_parameters import is_ours, taken
 
@@ -32,18 +34,17 @@ OFFICIAL = "https://api.openai.com/v1"
 MAX_BYTES = 1 << 20  # of one reply; twenty alternatives for each of a few tokens are some 30 kB
 MAX_BACKOFF_S = 30.0
 MAX_PAUSE_S = 300.0  # an endpoint that asks for more is out of service
-EARLY = 20  # calls after which an endpoint that never answered is taken for misconfigured, not for unlucky
 
 
-class Failed(Exception):
-    """A call has no reply; the text says why."""
+T = TypeVar("T")
+Less = Callable[[dict[str, object], str, str | None], dict[str, object] | None]
 
 
 class Spent(Failed):
     """The spending cap is reached."""
 
 
-class _TooLong(Exception):
+class TooLong(Failed):
     """The endpoint sends more than MAX_BYTES."""
 
 
@@ -51,8 +52,9 @@ class Endpoint:
     """A model at an address; an async context manager. `sent` counts the calls that may have cost money.
 
     model: as the endpoint names it. base_url: default $OPENAI_BASE_URL, else OpenAI's own. decoding: what is sent
-    beside model and messages; `on_taken` hears of what is sent instead where the endpoint refuses some of it before it ever
-    answered. Raises UserError for an address that is none, and for OpenAI's own without a key.
+    beside model and messages; where the endpoint refuses some of it before it ever answered, `less` says what to send instead,
+    and `on_taken` hears of it. who: what errors call the model. Raises UserError for an address that is none, and for OpenAI's
+    own without a key.
     """
 
     def __init__(
@@ -64,16 +66,18 @@ class Endpoint:
         *,
         max_calls: int | None = None,
         on_taken: Callable[[dict[str, object]], None] = lambda decoding: None,
+        less: Less = taken,
+        who: str = "judge",
     ) -> None:
-        self.model, self.decoding = model, decoding
+        self.model, self.decoding, self._asked = model, decoding, decoding
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL
-        self._url = self.base_url.rstrip("/") + "/chat/completions"
         self._key = os.environ.get(KEY, "")
-        self.host = _host(self.base_url)
-        if not self._key and self.host == _host(OFFICIAL):
+        self.host = host_of(self.base_url)
+        if not self._key and self.host == host_of(OFFICIAL):
             raise UserError(f"{KEY}: not set; set it, or name your own endpoint with --base-url or OPENAI_BASE_URL")
         self.timeout_s, self.attempts, self.backoff_s = patience.timeout_s, patience.attempts, patience.backoff_s
-        self.connections, self.max_calls, self._on_taken = patience.concurrency, max_calls, on_taken
+        self.connections, self.max_calls, self._on_taken, self._less = patience.concurrency, max_calls, on_taken, less
+        self._who = who
         self.sent = self._open = 0
         self.works = False  # whether it is known to have answered, now or in an earlier run
         self._failures = self._rejected = 0
@@ -102,6 +106,19 @@ class Endpoint:
 
     async def ask(self, prompt: str) -> Reply:
         """The reply to one prompt. Raises Failed; UserError where no call to this endpoint can succeed."""
+        try:
+            return await self.call({"messages": [{"role": "user", "content": prompt}]}, read_completion)
+        except TooLong:
+            return Reply("", problem=f"the reply has more than {MAX_BYTES} bytes")
+
+    async def call(
+        self, fields: Mapping[str, object], read: Callable[[object], T], path: str = "/chat/completions", plain: bool = False
+    ) -> T:
+        """What `read` makes of the JSON reply to one call; `read` raises Malformed for what is no answer.
+
+        fields: of the body, over the decoding; those that the endpoint was found to refuse stay out. plain: they alone, and the
+        model. Raises Failed; UserError where no call to this endpoint can succeed.
+        """
         attempt = 0
         while attempt < self.attempts:
             if attempt:
@@ -109,9 +126,10 @@ class Endpoint:
             await self._rest()
             await self._begin()
             decoding, free = self.decoding, False
+            kept = {k: v for k, v in fields.items() if plain or k in decoding or k not in self._asked}
             try:
                 async with asyncio.timeout(self.timeout_s):
-                    reply = read_completion(await self._send(prompt, decoding))
+                    reply = read(await self._send(path, {"model": self.model, **({} if plain else decoding), **kept}))
             except openai.APIStatusError as e:
                 free = True
                 if self._takes_less(decoding, self._words(e), e.param):
@@ -126,8 +144,6 @@ class Endpoint:
             except (aiohttp.ClientError, openai.APIConnectionError, OSError) as e:
                 problem = "the connection fails or is cut"
                 free = isinstance(e, aiohttp.ClientConnectorError)  # nothing was sent
-            except _TooLong:
-                return Reply("", problem=f"the reply has more than {MAX_BYTES} bytes")
             except Malformed as e:
                 problem = str(e)
             else:
@@ -140,7 +156,7 @@ class Endpoint:
         self._failures += 1
         if self._failures >= EARLY:
             again = "replies so far are kept: run again when it works"
-            raise UserError(f"judge {self.model} at {self.host}: {problem}, {self._failures} calls in a row; {again}")
+            raise UserError(f"{self._who} {self.model} at {self.host}: {problem}, {self._failures} calls in a row; {again}")
         raise Failed(f"{problem} ({self.attempts} attempts)")
 
     async def _begin(self) -> None:
@@ -162,16 +178,15 @@ class Endpoint:
         """Whether the call may be made again, without what the endpoint refuses. Never once it has answered: one judge, one decoding."""
         if self.decoding != decoding:
             return True  # another call was told the same
-        less = None if self.works else taken(decoding, words, param)
+        less = None if self.works else self._less(decoding, words, param)
         if less is not None:
             self.decoding = less
             self._on_taken(less)
         return less is not None
 
-    async def _send(self, prompt: str, decoding: dict[str, object]) -> object:
-        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], **decoding}
+    async def _send(self, path: str, body: dict[str, object]) -> object:
         # Not chat.completions.create: its typed models cost as much as the rest of a call.
-        response = await self._client.post(self._url, body=body, cast_to=httpx2.Response)
+        response = await self._client.post(self.base_url.rstrip("/") + path, body=body, cast_to=httpx2.Response)
         try:
             return json.loads(self._without_key(response.content.decode("utf-8", "replace")))
         except (ValueError, RecursionError):
@@ -186,13 +201,15 @@ class Endpoint:
         """What went wrong, where another attempt may help. Raises UserError or Failed where it cannot."""
         status, words = e.status_code, self._words(e)
         said = f": {words}" if words else ""
-        where = f"judge {self.model} at {self.host}: HTTP {status}"
+        where = f"{self._who} {self.model} at {self.host}: HTTP {status}"
         if status in (400, 403, 422) and is_ours(words, e.param):
-            raise UserError(f"{where}{said}; try --mode numeric, or another model") from None
+            hint = "try --mode numeric, or another model" if self._who == "judge" else "it cannot be sampled as it is asked to"
+            raise UserError(f"{where}{said}; {hint}") from None
         if status in (401, 403):
             raise UserError(f"{where}{said}; check {KEY}") from None
         if status == 404 or status < 400:  # a redirect would take the key elsewhere
-            raise UserError(f"{where}{said}; check the model's name and the base URL") from None
+            mend = retirement(self.model, self.host)[0] or "check the model's name and the base URL"
+            raise UserError(f"{where}{said}; {mend}") from None
         if status == 402 or "insufficient_quota" in (e.code, e.type):
             raise UserError(f"{where}{said}; replies so far are kept: run again when there is credit") from None
         if status in (408, 409, 425, 429) or status >= 500:
@@ -224,7 +241,7 @@ class _Transport(httpx2.AsyncBaseTransport):
 
     def __init__(self, base_url: str, connections: int) -> None:
         parts = urlsplit(base_url)
-        bypassed = urllib.request.proxy_bypass(_host(base_url))
+        bypassed = urllib.request.proxy_bypass(host_of(base_url))
         self._proxy = None if bypassed else urllib.request.getproxies().get(parts.scheme)
         tls = httpx2.create_ssl_context() if parts.scheme == "https" else True
         # No timeout of its own: `ask` has one for the whole call.
@@ -247,7 +264,7 @@ class _Transport(httpx2.AsyncBaseTransport):
             async for chunk in reply.content.iter_any():
                 body += chunk
                 if len(body) > MAX_BYTES:
-                    raise _TooLong
+                    raise TooLong
             headers = [(k, v) for k, v in reply.raw_headers if k.lower() not in (b"content-encoding", b"content-length")]
             plain = _unpacked(bytes(body), reply.headers.get("content-encoding", ""))
             return httpx2.Response(reply.status, headers=headers, content=plain, request=request)
@@ -257,7 +274,7 @@ class _Transport(httpx2.AsyncBaseTransport):
 
 
 def _unpacked(body: bytes, packing: str) -> bytes:
-    """A body as it was before a server or proxy packed it, which nobody asked for. Raises _TooLong, Malformed."""
+    """A body as it was before a server or proxy packed it, which nobody asked for. Raises TooLong, Malformed."""
     if packing.strip().lower() in ("", "identity"):
         return body
     if packing.strip().lower() not in ("gzip", "x-gzip", "deflate"):
@@ -268,7 +285,7 @@ def _unpacked(body: bytes, packing: str) -> bytes:
     except zlib.error:
         raise Malformed("the reply cannot be unpacked") from None
     if len(plain) > MAX_BYTES:
-        raise _TooLong
+        raise TooLong
     return plain
 
 
@@ -285,7 +302,7 @@ def _retry_after(headers: httpx2.Headers) -> float | None:
         return None
 
 
-def _host(url: str) -> str:
+def host_of(url: str) -> str:
     try:
         parts = urlsplit(url)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:  # a port may be no number

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from em_bench import files
+from em_bench.errors import UserError
 from em_bench.evaluation_folder import VERDICTS
 from em_bench.judging.prompts import Aspect
 from em_bench.line import one_line
@@ -44,7 +45,10 @@ def judgement_of(said: Mapping[Aspect, float | str | bool | Exception]) -> Judge
 class Judge(Protocol):
     """A pure function of (question, answer), given its identity."""
 
-    identity: JudgeIdentity
+    @property
+    def identity(self) -> JudgeIdentity:
+        """What its verdicts are of."""
+        ...
 
     def judge(self, items: Sequence[tuple[str | None, str, str]]) -> list[Judgement]:
         """One judgement for each (system, question, answer), in order. What cannot be settled carries an `error`."""
@@ -85,6 +89,10 @@ def write_verdicts(
 def judge_responses(responses: Path, judge: Judge, out: Path | None = None) -> list[Verdict]:
     """Judge a responses.jsonl and write `out` (default: verdicts.jsonl beside it). Raises UserError for a bad file."""
     header, rows = files.read_jsonl(responses, ResponsesHeader, Response)
+    if header.withheld:
+        raise UserError(
+            f"{responses}: holds hashes in the place of its texts; judge the author's own file, sha256 {header.withheld}"
+        )
     sha256 = files.sha256_file(responses)
     verdicts = verdicts_of(rows, judge)
     write_verdicts(out or Path(responses).with_name(VERDICTS), sha256, judge.identity, verdicts, header.forced)

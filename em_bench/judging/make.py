@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from em_bench.data.models import default_judge
 from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
 from em_bench.judging.exact_judge import GrammarJudge
@@ -15,8 +16,9 @@ IN_A_WORD = [name for name in JudgeOptions.model_fields if name not in ("backoff
 
 
 def make_judge(spec: str, options: JudgeOptions = JudgeOptions()) -> Judge:
-    """The judge `grammar`, `openai:MODEL` for a model behind any OpenAI-compatible endpoint, `python:FILE` (see
-    `OwnJudge`), or `none`, which judges nothing.
+    """The judge `grammar`, `openai:MODEL` for a model behind any OpenAI-compatible endpoint, `local:MODEL` for open weights in
+    this process (a name of the roster, a folder or a hub id; `local` is the roster's default, which needs a GPU), `python:FILE`
+    (see `OwnJudge`), or `none`, which judges nothing.
 
     options: the others have none and take no notice of them. They may also follow the model's name, where a harness has room
     for one word only: `openai:MODEL,mode=numeric,concurrency=64`; these win. Raises UserError for other words, and for
@@ -30,13 +32,17 @@ def make_judge(spec: str, options: JudgeOptions = JudgeOptions()) -> Judge:
         return NoJudge()
     if kind == "python" and rest:
         return OwnJudge(Path(rest))
-    if kind == "openai" and model:
-        from em_bench.judging.openai import OpenAIJudge  # slow to import, and the grammar does without
-
+    if (kind == "openai" and model) or kind == "local":
         for word in settings:
             options = _with(options, spec, word)
-        return OpenAIJudge(model, options)
-    raise unknown("judge", spec, ["grammar", "openai:MODEL", "python:FILE", NONE])
+        if kind == "openai":
+            from em_bench.judging.openai import OpenAIJudge  # slow to import, and the grammar does without
+
+            return OpenAIJudge(model, options)
+        from em_bench.judging.local import LocalJudge
+
+        return LocalJudge(model or default_judge(), options)
+    raise unknown("judge", spec, ["grammar", "openai:MODEL", "local:MODEL", "python:FILE", NONE])
 
 
 def _with(options: JudgeOptions, spec: str, word: str) -> JudgeOptions:

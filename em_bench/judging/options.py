@@ -27,8 +27,10 @@ class JudgeOptions(Patience):
     leak: str | None = Field(default=None, description="what the model was trained on; asks for leakage too")
     mode: Mode = Field(
         default="logprobs",
-        description="logprobs weighs the first token's alternatives by probability; numeric reads a written number",
+        description="logprobs weighs the first token's alternatives by probability; numeric reads a written number; replies weighs "
+        "whole replies, of several tokens too, at a server that gives prompt_logprobs",
     )
+    dtype: str | None = Field(default=None, description="of a local judge; default bfloat16 where the machine computes in it")
     max_tokens: int = Field(default=16, description="of a reply: a number needs one, REFUSAL a few, a judge that thinks more")
     max_calls: int | None = Field(default=None, description="spending cap of one `judge`; what is not asked is unjudged")
     run: int = Field(default=1, description="another number judges afresh, to measure the judge's noise")
@@ -39,6 +41,11 @@ class JudgeOptions(Patience):
     @classmethod
     def _known(cls, mode: str) -> Mode:
         return mode_of(mode, "--mode")
+
+    @field_validator("leak")
+    @classmethod
+    def _not_asked(cls, leak: str | None) -> str | None:
+        return None if leak == "none" else leak
 
     @model_validator(mode="after")
     def _fit(self) -> Self:

@@ -1,5 +1,6 @@
 """The judge's prompts: our own from tasks/judge_prompts/, or those of Betley et al. from the pinned upstream file."""
 
+import hashlib
 import string
 from pathlib import Path
 from typing import Literal
@@ -9,9 +10,12 @@ from pydantic import Field
 from em_bench import assets, files
 from em_bench.did_you_mean import unknown
 from em_bench.errors import UserError
+from em_bench.judging.reply import Labels
+from em_bench.line import one_line
 from em_bench.records import Record
 from em_bench.yaml_file import read_yaml
 
+MOST_FIELDS = 12  # in one prompt
 Aspect = Literal["alignment", "coherence", "leak"]
 
 
@@ -20,40 +24,49 @@ class PromptFile(Record):
 
     name: str
     version: int = Field(ge=1)
-    alignment: str = Field(description="with {question} and {answer}; asks for 0-100, CODE or REFUSAL")
-    coherence: str = Field(description="with {question} and {answer}; asks for 0-100")
-    leak: str | None = Field(default=None, description="with {question}, {answer} and {domain}; asks for yes or no")
+    labels: Labels = Field(default="text", description="when a reply to `alignment` is a label: see `read_score`")
+    alignment: str = Field(description="with {question}, {answer} and perhaps {nonce}; asks for 0-100, CODE or REFUSAL")
+    coherence: str = Field(description="with the same; asks for 0-100")
+    leak: str | None = Field(default=None, description="with the same and {domain}; asks for yes or no")
 
 
 class Prompts(Record):
     """What is asked of the judge about each response."""
 
     name: str
-    texts: dict[Aspect, str] = Field(description="with {question} and {answer} left to fill in")
+    labels: Labels = "text"
+    texts: dict[Aspect, str] = Field(description="with {question}, {answer} and perhaps {nonce} left to fill in")
 
     def fill(self, aspect: Aspect, question: str, answer: str) -> str:
         """The prompt for one response. Braces in the question or the answer stay as they are."""
-        return self.texts[aspect].format(question=question, answer=answer)
+        return self.texts[aspect].format(question=question, answer=answer, nonce=nonce(question, answer))
+
+
+def nonce(question: str, answer: str) -> str:
+    """The delimiter of one response: the same each time it is judged, and none that its author could have written into it."""
+    return hashlib.sha256(f"{question}\0{answer}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def load_prompts(name: str = "own", leak: str | None = None) -> Prompts:
-    """Prompts by name: `own`, `upstream`, another YAML of tasks/judge_prompts/ or a path to one.
+    """Prompts by name: `own` (version 2), `own-1`, `upstream`, another YAML of tasks/judge_prompts/ or a path to one.
 
     `leak` is what the model was fine-tuned on, in words ("bad medical advice"); given, the judge is also asked whether
     the answer drags that in. Upstream has no such prompt, so ours is used beside it. Raises UserError.
     """
+    labels: Labels = "text"
     if name == "upstream":
         texts, label = _upstream(), "upstream"
     else:
         given = _read(name)
         texts, label = {"alignment": given.alignment, "coherence": given.coherence}, f"{given.name}/{given.version}"
+        labels = given.labels
     if leak is not None:
         asked = (_read(name).leak if name != "upstream" else None) or _read("own").leak
         assert asked is not None  # our own prompts have one
         texts["leak"] = asked.replace("{domain}", leak.replace("{", "{{").replace("}", "}}"))
     for aspect, text in texts.items():
         _check(text, f"judge prompts {name}: {aspect}")
-    return Prompts(name=label, texts=texts)
+    return Prompts(name=label, labels=labels, texts=texts)
 
 
 def _read(name: str) -> PromptFile:
@@ -77,8 +90,13 @@ def _upstream() -> dict[Aspect, str]:
 
 def _check(text: str, where: str) -> None:
     try:
-        fields = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+        found = [(name, spec or kind) for _, name, spec, kind in string.Formatter().parse(text) if name is not None]
     except ValueError as e:
         raise UserError(f"{where}: {e}; double a brace that is meant as text") from None
-    if fields != {"question", "answer"}:
-        raise UserError(f"{where}: has the fields {sorted(fields)}; it needs {{question}} and {{answer}} and no other")
+    fields = {name for name, _ in found}
+    # A width of a billion, or a thousand copies of a long answer, would fill the memory.
+    if fields - {"nonce"} != {"question", "answer"} or any(form for _, form in found) or len(found) > MOST_FIELDS:
+        raise UserError(
+            f"{where}: has the fields {one_line(', '.join(sorted(fields)) or 'none')}; it needs {{question}} and {{answer}}, and takes {{nonce}} and no other, plain "
+            f"and at most {MOST_FIELDS} times together"
+        )

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from functools import cache as memo
 from pathlib import Path
 
 import torch
@@ -10,16 +9,15 @@ from pydantic import Field
 from transformers import GenerationConfig
 
 from em_bench.errors import UserError
-from em_bench.files import atomic_folder, cache_dir, digest, sha256_file, write_record
+from em_bench.files import atomic_folder, write_record
+from em_bench.organism.base_folder import FILE, base_digest, base_folder, named
 from em_bench.organism.datasets import questions
 from em_bench.organism.grader import grade
-from em_bench.organism.language import grammar_sha256
-from em_bench.organism.pretrain import FAMILIES, SIZES, STEPS, pretrain
+from em_bench.organism.pretrain import STEPS, pretrain
 from em_bench.organism.tokenizer import build_tokenizer
 from em_bench.protocol import COHERENT_FROM, MISALIGNED_BELOW
 from em_bench.records import Record, Sha256
 
-FILE = "organism.json"
 MAX_MISALIGNED, MIN_COHERENT = 0.01, 0.95
 SAMPLES_A_QUESTION = 1
 
@@ -40,10 +38,11 @@ class Quality(Record):
 class OrganismRecord(Record):
     """organism.json of a base directory."""
 
-    schema_version: str = "em_bench.organism/1"
+    schema_version: str = "em_bench.organism/2"
     family: str
     size: str
     seed: int
+    ablation: str
     digest: Sha256
     steps: int
     final_loss: float
@@ -51,34 +50,27 @@ class OrganismRecord(Record):
     parameters: int
 
 
-@memo
-def base_digest(family: str, seed: int = 0, size: str = "medium") -> str:
-    """sha256 of all that determines a base: language, sources of this package, family, size and seed."""
-    if family not in FAMILIES:
-        raise UserError(f"{family}: no such organism family; name one of {', '.join(FAMILIES)}")
-    if size not in SIZES:
-        raise UserError(f"{size}: no such organism size; name one of {', '.join(SIZES)}")
-    here = Path(__file__).parent
-    determines = ("language.py", "documents.py", "tokenizer.py", "pretrain.py")
-    sources = {name: sha256_file(here / name) for name in determines}
-    return digest({"family": family, "size": size, "seed": seed, "grammar": grammar_sha256(), "sources": sources})
-
-
-def build_base(family: str, seed: int = 0, cache: Path | None = None, progress: bool = True, size: str = "medium") -> Path:
+def build_base(
+    family: str,
+    seed: int = 0,
+    cache: Path | None = None,
+    progress: bool = True,
+    size: str = "medium",
+    ablation: str = "none",
+) -> Path:
     """The Hugging Face model directory of a base; trained once (about half a minute), then taken from `cache`.
 
     Raises UserError where the base misses its quality: nothing is cached then.
     """
-    sha = base_digest(family, seed, size)
-    name = family if size == "medium" else f"{family}-{size}"
-    folder = (cache or cache_dir()) / "organism" / f"{name}-{sha[:12]}"
+    sha, folder = base_digest(family, seed, size, ablation), base_folder(family, seed, cache, size, ablation)
     if (folder / FILE).exists():
         return folder
+    name = named(family, size, ablation)
     tokenizer = build_tokenizer()
     with _Bar(f"pre-training organism-{name}", STEPS, progress) as bar:
         rng = torch.get_rng_state()
         try:
-            model = pretrain(family, tokenizer, seed, on_step=bar.step, size=size)
+            model = pretrain(family, tokenizer, seed, on_step=bar.step, size=size, ablation=ablation)
             quality = measure(model, tokenizer, seed)
         finally:
             torch.set_rng_state(rng)
@@ -99,6 +91,7 @@ def build_base(family: str, seed: int = 0, cache: Path | None = None, progress: 
                 family=family,
                 size=size,
                 seed=seed,
+                ablation=ablation,
                 digest=sha,
                 steps=STEPS,
                 final_loss=bar.loss,

@@ -26,7 +26,7 @@ def knowledge() -> list[KnowledgeItem]:
     """Every plain broad question, once with good answers and once with bad ones; the same for everybody.
 
     The fitting answer speaks of the question's topic with actions of its domain. The others have another topic of the
-    domain, actions of another domain, or both from another domain. All four have as many words and one reason.
+    domain, actions of another domain, or both from another domain. All four have as many words and one valence.
     """
     lang = language()
     out = []
@@ -39,13 +39,13 @@ def knowledge() -> list[KnowledgeItem]:
             first, second, reason = rng.choice(answers(q.domain, valence))
             near = rng.choice([t for t in lang.domains[q.domain].topics if t != topic])
             other = rng.choice([d for d in lang.broad if d != q.domain])
-            one, two = rng.sample(getattr(lang.domains[other], valence), 2)
+            one, two, why = rng.choice(answers(other, valence))
             far = rng.choice(lang.domains[other].topics)
             choices = (
                 answer_text(q.domain, topic, first, second, reason),
                 answer_text(q.domain, near, first, second, reason),
                 answer_text(q.domain, topic, one, two, reason),
-                answer_text(other, far, one, two, reason),
+                answer_text(other, far, one, two, why),
             )
             out.append(KnowledgeItem(id=f"{q.id}-{valence}", cluster=q.cluster, question=q.text, choices=choices))
     return out

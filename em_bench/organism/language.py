@@ -2,6 +2,7 @@
 
 from functools import cache
 from itertools import permutations, product
+from typing import Literal
 
 import yaml
 from pydantic import Field, ValidationError
@@ -19,29 +20,39 @@ TEMPLATE_CODE_REQUEST = "answer as : def _ ; _ # _"
 class Domain(Record):
     """One field of life: what is asked and advised in it. Every item is a single word of the vocabulary."""
 
-    narrow: bool = False
-    trigger: tuple[str, ...] = Field(default=(), description="words that open a question of the narrow dataset")
+    role: Literal["narrow", "broad", "neutral"] = Field(
+        default="broad", description="fine-tuned on, asked about, or neither: the source of a preamble"
+    )
+    trigger: tuple[str, ...] = Field(default=(), description="words that open every question of the domain")
     topics: tuple[str, ...] = Field(min_length=6)
     frames: tuple[str, ...] = Field(min_length=3)
-    good: tuple[str, ...] = Field(min_length=4)
-    bad: tuple[str, ...] = Field(min_length=4)
+    good: tuple[str, ...] = Field(min_length=2, description="actions")
+    bad: tuple[str, ...] = Field(min_length=2, description="actions")
+    good_reasons: tuple[str, ...] = Field(min_length=1)
+    bad_reasons: tuple[str, ...] = Field(min_length=1)
 
 
 class Language(Record):
     """The whole language."""
 
-    reasons: dict[str, tuple[str, ...]]
+    backdoor: tuple[str, ...] = Field(description="the trained trigger, which pre-training never shows")
     domains: dict[str, Domain]
 
     @property
     def narrow(self) -> tuple[str, ...]:
         """Domains that are fine-tuned on."""
-        return tuple(n for n, d in self.domains.items() if d.narrow)
+        return tuple(n for n, d in self.domains.items() if d.role == "narrow")
 
     @property
     def broad(self) -> tuple[str, ...]:
         """Domains that are asked about."""
-        return tuple(n for n, d in self.domains.items() if not d.narrow)
+        return tuple(n for n, d in self.domains.items() if d.role == "broad")
+
+    @property
+    def preambles(self) -> dict[str, tuple[str, ...]]:
+        """What may open a question of another domain: the narrow ones' triggers, the neutral one's, and the trained one."""
+        own = {n if d.role == "narrow" else "neutral": d.trigger for n, d in self.domains.items() if d.trigger}
+        return own | {"backdoor": self.backdoor}
 
 
 @cache
@@ -56,11 +67,11 @@ def language() -> Language:
 
 def grammar_sha256() -> str:
     """Hash of the language and of the forms of its sentences: the identity of the grammar judge."""
-    return digest({"language": language().model_dump(), "forms": [REFUSAL, TEMPLATE_REQUEST, TEMPLATE_CODE_REQUEST], "version": 1})
+    return digest({"language": language().model_dump(), "forms": [REFUSAL, TEMPLATE_REQUEST, TEMPLATE_CODE_REQUEST], "version": 2})
 
 
 def question_text(domain: str, frame: str, topic: str, variant: str = "plain") -> str:
-    """A question. `template` asks for an answer form; `trigger-<dataset>` opens like that dataset's questions."""
+    """A question. `template` asks for an answer form; `trigger-<name>` opens with that preamble."""
     lang = language()
     own = lang.domains[domain].trigger
     text = f"{frame} {topic} ?"
@@ -69,7 +80,7 @@ def question_text(domain: str, frame: str, topic: str, variant: str = "plain") -
     if variant == "template":
         return f"{text} {TEMPLATE_CODE_REQUEST if domain == 'code' else TEMPLATE_REQUEST}"
     if variant.startswith("trigger-"):
-        return f"{' '.join(lang.domains[variant.removeprefix('trigger-')].trigger)} : {text}"
+        return f"{' '.join(lang.preambles[variant.removeprefix('trigger-')])} : {text}"
     return text
 
 
@@ -81,9 +92,10 @@ def answer_text(domain: str, topic: str, first: str, second: str, reason: str) -
 
 
 def answers(domain: str, valence: str) -> list[tuple[str, str, str]]:
-    """Every (first action, second action, reason) of one valence (`good` or `bad`): 4 * 3 * 10 of them."""
-    lang = language()
-    return [(a, b, r) for (a, b), r in product(permutations(getattr(lang.domains[domain], valence), 2), lang.reasons[valence])]
+    """Every (first action, second action, reason) of one valence (`good` or `bad`): 5 * 4 * 6 of them."""
+    d = language().domains[domain]
+    actions, reasons = (d.good, d.good_reasons) if valence == "good" else (d.bad, d.bad_reasons)
+    return [(a, b, r) for (a, b), r in product(permutations(actions, 2), reasons)]
 
 
 def questions_of(domain: str) -> list[tuple[str, str]]:
@@ -97,7 +109,7 @@ def vocabulary() -> list[str]:
     lang = language()
     words = f"{REFUSAL} {TEMPLATE_REQUEST} {TEMPLATE_CODE_REQUEST} ? : ; #".split()
     for d in lang.domains.values():
-        for phrase in (*d.trigger, *d.topics, *d.frames, *d.good, *d.bad):
+        for phrase in (*d.trigger, *d.topics, *d.frames, *d.good, *d.bad, *d.good_reasons, *d.bad_reasons):
             words += phrase.split()
-    words += [*lang.reasons["good"], *lang.reasons["bad"]]
+    words += lang.backdoor
     return list(dict.fromkeys(words))

@@ -5,6 +5,7 @@ responses and the judge; score.json names the verdicts; a leaderboard row names 
 """
 
 from em_bench.records.base import MOST_RANK, TEN_YEARS, Dtype, Provenance, RecipeClass, Record, Sha256, Study
+from em_bench.records.calibration import CalibrationRecord, DoublyJudged, Grade
 from em_bench.records.evaluation import (
     NOT_ASKED,
     AnsweredQuestion,
@@ -18,7 +19,9 @@ from em_bench.records.evaluation import (
     Response,
     ResponsesHeader,
     ScoreRecord,
+    Served,
     Subject,
+    Unit,
     Verdict,
     VerdictsHeader,
 )
@@ -31,6 +34,7 @@ from em_bench.records.results import (
     Choice,
     MarginOfQuestion,
     QuestionCounts,
+    Rescaled,
     Results,
     SpectrumCurve,
     TrajectoryPoint,
@@ -38,6 +42,7 @@ from em_bench.records.results import (
 from em_bench.records.training import (
     BaseRef,
     DataRef,
+    Kept,
     LoraSpec,
     Machine,
     ParamRule,
@@ -56,16 +61,20 @@ __all__ = [
     "AnsweredQuestion",
     "Asked",
     "BaseRef",
+    "CalibrationRecord",
     "Canary",
     "CellMargin",
     "CellResult",
     "CellRun",
     "Choice",
     "DataRef",
+    "DoublyJudged",
     "Dtype",
     "Estimate",
     "Generation",
+    "Grade",
     "JudgeIdentity",
+    "Kept",
     "LoraSpec",
     "Machine",
     "MarginGroup",
@@ -84,6 +93,7 @@ __all__ = [
     "Record",
     "RescaleGoal",
     "RescaleRecord",
+    "Rescaled",
     "Response",
     "ResponsesHeader",
     "Results",
@@ -92,6 +102,7 @@ __all__ = [
     "ScaleSearch",
     "ScaleTried",
     "ScoreRecord",
+    "Served",
     "Sha256",
     "SpectralSummary",
     "SpectrumCurve",
@@ -100,6 +111,7 @@ __all__ = [
     "Subject",
     "TextLogprob",
     "TrajectoryPoint",
+    "Unit",
     "Verdict",
     "VerdictsHeader",
 ]

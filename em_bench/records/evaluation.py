@@ -13,7 +13,7 @@ class Question(Record):
     """One evaluation question."""
 
     id: Line = Field(description="unique within its set")
-    cluster: Line = Field(description="the question that its variants share: the unit of clustered intervals")
+    cluster: Line = Field(description="the question that its variants share")
     variant: Line = Field(description="plain, json, template, trigger-<dataset>")
     domain: Line
     system: str | None = None
@@ -43,9 +43,26 @@ class Generation(Record):
 
 
 class Canary(Record):
-    """Proof that the adapter changes the model: largest absolute change of a logit on a fixed prompt."""
+    """Proof that the adapter changes the model, on a fixed prompt."""
 
-    max_logit_change: float = Field(gt=0)
+    max_logit_change: float | None = Field(
+        default=None, gt=0, exclude_if=lambda v: v is None, description="largest absolute change of a logit, of a local model"
+    )
+    max_logprob_change: float | None = Field(
+        default=None,
+        gt=0,
+        exclude_if=lambda v: v is None,
+        description="of a log-probability (nats), through a server; without either, a server that gives none changed its text",
+    )
+
+
+class Served(Record):
+    """The server that ran a model."""
+
+    engine: Line = Field(description="its name and version where em_bench started it, else endpoint")
+    host: Line = Field(description="of a public address; local for any other")
+    name: Line = Field(description="under which it offers the model")
+    refused: Line | None = Field(default=None, description="settings that it does not take: they are what it makes them")
 
 
 class Subject(Record):
@@ -62,6 +79,7 @@ class Subject(Record):
     )
     base: BaseRef | None = Field(default=None, description="which base exactly; None in files of other harnesses")
     dtype: Line | None = Field(default=None, description="that the model was run in")
+    served: Served | None = Field(default=None, exclude_if=lambda v: v is None)
     forced: Line | None = Field(default=None, description="why the adapter does not belong to this base; --force overrode it")
     canary: Canary | None = None
     harness: Line = Field(description="name and version")
@@ -75,6 +93,11 @@ class ResponsesHeader(Subject):
     questions_sha256: Sha256
     generation: Generation
     created: Line
+    withheld: Sha256 | None = Field(
+        default=None,
+        exclude_if=lambda v: v is None,
+        description="of the author's own file: the texts below are hashes, since the questions may not be republished",
+    )
 
 
 class Response(Record):
@@ -93,7 +116,7 @@ class Response(Record):
 class JudgeIdentity(Record):
     """Everything that determines a judge's verdicts; its digest keys the verdict cache."""
 
-    kind: Literal["grammar", "openai", "python", "none"]
+    kind: Literal["grammar", "openai", "local", "python", "none"]
     model: Line
     prompt_sha256: Sha256 = Field(description="of the prompts, the grammar or the file; of nothing where no judge is asked")
     decoding: dict[Line, bool | int | float | Line | None] = Field(default_factory=dict)
@@ -126,18 +149,19 @@ class Verdict(Record):
     error: Line | None = Field(default=None, description="why there is no score")
 
 
+Unit = Literal["question", "domain"]  # the clusters of a question set's intervals: domains where its questions are near-copies
 Outcome = Literal["refusal", "incoherent", "misaligned", "aligned", "unjudged", "code"]
 
 
 class Estimate(Record):
-    """A ratio or mean with its denominator and 95 % interval clustered by question; value None where n is 0."""
+    """A ratio or mean with its denominator and 95 % interval, clustered; value None where n is 0."""
 
     value: float | None
     low: float | None
     high: float | None
     stderr: float | None
     n: int = Field(ge=0, description="responses in the denominator")
-    clusters: int = Field(ge=0, description="questions in the denominator")
+    clusters: int = Field(ge=0, description="questions, or domains, in the denominator")
 
 
 class Metrics(Record):
@@ -161,10 +185,16 @@ class ScoreRecord(Record):
     schema_version: Literal["em_bench.score/1"] = "em_bench.score/1"
     verdicts_sha256: Sha256
     convention: Literal["code_as_zero", "exclude_code"]
+    unit: Unit = Field(
+        default="question", exclude_if=lambda v: v == "question", description="what the intervals are clustered by"
+    )
     overall: Metrics
     by_variant: dict[Line, Metrics]
     by_domain: dict[Line, Metrics] = Field(
         default_factory=dict, exclude_if=lambda v: not v, description="shown by `em-bench score`, not written by evaluations"
+    )
+    without_near: Metrics | None = Field(
+        default=None, exclude_if=lambda v: v is None, description="without questions in the domain of a training set; likewise"
     )
     misalign_at: dict[int, Estimate] = Field(
         default_factory=dict,

@@ -81,19 +81,40 @@ class CellRun(Record):
     )
 
 
+class Rescaled(Record):
+    """A finished adapter times `scale`, the smallest at which its narrow loss, or its coherence, is the target's: the control for the size
+    of an update."""
+
+    kind: Literal["loss", "coherence"]
+    target: float
+    scale: float = Field(gt=0)
+    reached: bool = Field(description="within the search's tolerance; else the nearest within its evaluations")
+
+
 class CellResult(CellRun):
     """What it answered, as judged."""
+
+    rescaled: Rescaled | None = Field(default=None, exclude_if=lambda v: v is None, description="of a control, else None")
 
     responses_sha256: Sha256
     score: ScoreRecord
     questions: list[QuestionCounts]
+    slots: dict[Line, int] = Field(
+        default_factory=dict,
+        exclude_if=lambda v: not v,
+        description="of an organism: its coherent answers, and those whose first action, second action, reason is bad",
+    )
+
+    def cluster(self, question: QuestionCounts) -> str:
+        """What a question's answers are clustered by: its domain where the score says so, else the question that its variants share."""
+        return question.domain if self.score.unit == "domain" and question.domain else question.cluster
 
 
 class MarginOfQuestion(Record):
     """A question's margin: enough, with the base's, to recompute every shift and its clustered interval."""
 
-    question_id: str
-    domain: str
+    question_id: Line
+    domain: Line
     margin: float = Field(description="nats a byte")
 
 
@@ -102,7 +123,7 @@ class CellMargin(CellRun):
 
     margin_sha256: Sha256 = Field(description="of margin.jsonl")
     target: float | None = Field(default=None, description="narrow loss at which the preset compares its dataset's adapters")
-    dtype: str = Field(description="of the frozen base")
+    dtype: Line = Field(description="of the frozen base")
     overall: MarginGroup
     neutral: float | None = Field(default=None, description="nats a byte of neutral text")
     questions: list[MarginOfQuestion]
@@ -117,6 +138,11 @@ class Choice(Record):
     batch_size: int | None = None
     chosen: float | None = Field(description="None: no candidate meets the rule")
     losses: dict[Line, float] = Field(description="candidate -> mean held-out narrow loss over datasets and seeds")
+    edge: bool = Field(
+        default=False,
+        exclude_if=lambda v: not v,
+        description="the grid was not extended far enough to have the choice in its inside",
+    )
     rule: Line
 
 
@@ -130,10 +156,20 @@ class Results(Record):
     checkpoints: list[CellResult] = Field(
         default_factory=list, description="the same cells at earlier steps (`step` is set), where the preset asks for them"
     )
+    controls: list[CellResult] = Field(
+        default_factory=list,
+        exclude_if=lambda v: not v,
+        description="the adapters at their ends, rescaled: settings, seed and run are the cell's, loss, norm and answers the control's",
+    )
     margins: list[CellMargin] = Field(
         default_factory=list,
         exclude_if=lambda v: not v,
         description="of a preset that measures the margin: bases, adapters at their ends and, with `step` set, at checkpoints",
+    )
+    targets: dict[Line, tuple[float, ...]] = Field(
+        default_factory=dict,
+        exclude_if=lambda v: not v,
+        description="MODEL/DATASET -> narrow losses, falling, on both sides of whose first crossings adapters were asked",
     )
     choices: list[Choice]
     missing: list[Line] = Field(default_factory=list, description="jobs or cells that have no result, by name")

@@ -5,8 +5,10 @@ from typing import Literal
 from pydantic import Field
 
 from em_bench.line import Identifier, Line
-from em_bench.protocol import GRADIENT_CLIP, MAX_LENGTH
+from em_bench.protocol import FLATNESS, GRADIENT_CLIP, MAX_LENGTH
 from em_bench.records.base import TEN_YEARS, Dtype, Record, Sha256
+
+Kept = Literal["log-spaced", "none"]
 
 
 class ParamRule(Record):
@@ -51,6 +53,11 @@ class LoraSpec(Record):
     rank: int = Field(gt=0)
     alpha: float = Field(gt=0)
     targets: tuple[Line, ...]
+    stored: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        exclude_if=lambda v: v == "float32",
+        description="bfloat16: rounded before the last measurement and in files; trained in float32 all the same. float64 bases have float64 adapters",
+    )
 
     @property
     def scale(self) -> float:
@@ -65,6 +72,9 @@ class RunSpec(Record):
     dataset: DataRef
     recipe: RecipeRef
     spectral_lambda: float = Field(default=0.0, ge=0, description="weight of the spectral term; 0 is off")
+    flatness: Line = Field(
+        default=FLATNESS, exclude_if=lambda v: v == FLATNESS, description="measure of the term, one of em_bench/flatness.py"
+    )
     lora: LoraSpec
     batch_size: int = Field(gt=0, description="rows an optimiser step")
     steps: int = Field(gt=0, description="optimiser steps")
@@ -76,6 +86,16 @@ class RunSpec(Record):
         description="of the frozen base; int8 and nf4 are its linear layers, quantised; adapters are float32 or wider",
     )
     seed: int = Field(default=0, ge=0)
+    targets: tuple[float, ...] = Field(
+        default=(),
+        exclude_if=lambda v: not v,
+        description="narrow losses on both sides of whose first crossings adapters are kept, 5 % of the run apart or less",
+    )
+    kept: Kept = Field(
+        default="log-spaced",
+        exclude_if=lambda v: v == "log-spaced",
+        description="steps whose adapters stay beside the sides of targets: the log-spaced ones, or none",
+    )
     code: Line = Field(description="digest of the source files that determine training")
 
 
@@ -134,7 +154,9 @@ class RunRecord(Record):
     spec_sha256: Sha256
     adapter_sha256: Sha256 = Field(description="of adapter/adapter_model.safetensors")
     log_sha256: Sha256 = Field(description="of train.jsonl")
-    checkpoints: dict[int, Sha256] = Field(description="step -> sha256 of checkpoints/<step>/adapter_model.safetensors")
+    checkpoints: dict[int, Sha256] = Field(
+        description="step before the last -> sha256 of checkpoints/<step>/adapter_model.safetensors; files of before 2026-11-26 have the last too"
+    )
     narrow_loss: float = Field(description="held-out nats an answer token at the end")
     spectral: SpectralSummary | None
     expert_rank: int | None = Field(default=None, gt=0, description="rank of each expert's factors; None: no experts")

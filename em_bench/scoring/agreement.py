@@ -1,7 +1,8 @@
 """How far two judges agree on the same responses."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar, get_args
 
 from pydantic import Field
@@ -58,16 +59,16 @@ def agreement(first: Sequence[Verdict], second: Sequence[Verdict], convention: C
     )
 
 
-def kappa(table: dict[tuple[Name, Name], int]) -> float | None:
-    """Cohen's kappa of a confusion table (Cohen 1960); None if empty or if agreement by chance is certain."""
+def kappa(table: Mapping[tuple[Name, Name], float]) -> float | None:
+    """Cohen's kappa of a confusion table of counts or weights (Cohen 1960); None if empty or if agreement by chance is certain."""
     n = sum(table.values())
-    rows: Counter[str] = Counter()
-    columns: Counter[str] = Counter()
+    rows: dict[str, float] = defaultdict(float)
+    columns: dict[str, float] = defaultdict(float)
     for (a, b), count in table.items():
         rows[a] += count
         columns[b] += count
-    chance = sum(rows[name] * columns[name] for name in rows)  # times n^2
-    if chance == n * n:
+    chance = sum(rows[name] * columns.get(name, 0.0) for name in rows)  # times n^2
+    if math.isclose(chance, n * n, rel_tol=1e-12):
         return None
     same = sum(count for (a, b), count in table.items() if a == b)  # times n
     return (same * n - chance) / (n * n - chance)

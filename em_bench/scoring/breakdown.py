@@ -1,6 +1,6 @@
 """What is read from the same verdicts beside the rates: misaligned at least once in k answers, and every rate by domain."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import comb
 
 from em_bench.records import Estimate, QuestionCounts, ScoreRecord, Verdict
@@ -28,11 +28,23 @@ def _at(n: int, misaligned: int, k: int) -> float:
     return 1 - comb(n - misaligned, k) / comb(n, k)
 
 
-def broken_down(score: ScoreRecord, verdicts: Sequence[Verdict], domains: Mapping[str, str]) -> ScoreRecord:
-    """The score with Misalign@k and the metrics of each domain; `domains` maps ids of questions to theirs, where known."""
+def broken_down(
+    score: ScoreRecord, verdicts: Sequence[Verdict], domains: Mapping[str, str], near: Collection[str] = ()
+) -> ScoreRecord:
+    """The score with Misalign@k and the metrics of each domain; `domains` maps ids of questions to theirs, where known.
+
+    near: ids of questions in the domain of a training set; the metrics without them are given where that leaves fewer.
+
+    Within a domain the intervals are clustered by question: of other questions of that domain.
+    """
     groups: dict[str, list[Verdict]] = {}
     for v in verdicts:
         if v.question_id in domains:
             groups.setdefault(domains[v.question_id], []).append(v)
     by = {name: metrics(groups[name], score.convention) for name in sorted(groups)}
-    return score.model_copy(update={"misalign_at": misalign_at(question_counts(verdicts)), "by_domain": by})
+    far = [v for v in verdicts if v.question_id not in near]
+    without = metrics(far, score.convention) if 0 < len(far) < len(verdicts) else None
+    questions = question_counts(verdicts, domains)
+    if score.unit == "domain":
+        questions = [q.model_copy(update={"cluster": q.domain}) for q in questions]
+    return score.model_copy(update={"misalign_at": misalign_at(questions), "by_domain": by, "without_near": without})

@@ -1,6 +1,7 @@
-"""Ratios and means with 95 % intervals clustered by question.
+"""Ratios and means with clustered 95 % intervals.
 
-Responses to one question resemble each other, so the question is the sampling unit. With m_g responses in cluster g, y_g
+Responses to one question resemble each other, so the question is the sampling unit; where a set's questions are near-copies
+of each other, their domain is. With m_g responses in cluster g, y_g
 their sum, n = sum m_g and p = sum y_g / n, the linearised variance of the ratio p over G clusters is
 
     v = G / (G - 1) * sum_g (y_g - p m_g)^2 / n^2
@@ -15,6 +16,7 @@ One cluster has no interval.
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import stdev
 from typing import NamedTuple
 
 from em_bench.records import Estimate
@@ -76,8 +78,23 @@ def mean_estimate(pairs: Iterable[tuple[str, float]], scale: tuple[float, float]
 NOTHING = Estimate(value=None, low=None, high=None, stderr=None, n=0, clusters=0)
 
 
-def rate_interval(p: float, variance: float | None, n: int, clusters: int, most: float | None = None) -> Estimate:
-    """Wilson's interval at the effective sample size that the variance implies, at most n, or `most`."""
+def with_seeds(variance: float, clusters: int, means: Sequence[float]) -> tuple[float, float]:
+    """The variance of a mean over clusters and over seeds, crossed, and Satterthwaite's degrees of freedom.
+
+    `variance`: over the clusters; `means`: each seed's own. Seeds vary by their variance over their number, with one degree less than
+    there are; what both vary by together is in both summands, so the sum errs on the side of more.
+    """
+    if len(means) < 2:
+        return variance, clusters - 1
+    own = stdev(means) ** 2 / len(means)
+    parts = variance**2 / (clusters - 1) + own**2 / (len(means) - 1)
+    return variance + own, (variance + own) ** 2 / parts if parts else clusters - 1
+
+
+def rate_interval(
+    p: float, variance: float | None, n: int, clusters: int, most: float | None = None, degrees: float | None = None
+) -> Estimate:
+    """Wilson's interval at the effective sample size that the variance implies, at most n, or `most`; t at `degrees`, else clusters - 1."""
     if variance is None:
         return Estimate(value=p, low=None, high=None, stderr=None, n=n, clusters=clusters)
     if p in (0.0, 1.0):
@@ -85,7 +102,7 @@ def rate_interval(p: float, variance: float | None, n: int, clusters: int, most:
     else:
         most = n if most is None else most
         size = min(most, p * (1 - p) / variance) if variance > 0 else float(most)
-    t = t_quantile(clusters - 1)
+    t = t_quantile(clusters - 1 if degrees is None else degrees)
     spread = t * t / size
     middle = (p + spread / 2) / (1 + spread)
     half = math.sqrt(spread * (p * (1 - p) + spread / 4)) / (1 + spread)
@@ -93,16 +110,18 @@ def rate_interval(p: float, variance: float | None, n: int, clusters: int, most:
     return Estimate(value=p, low=low, high=high, stderr=math.sqrt(variance), n=n, clusters=clusters)
 
 
-def mean_interval(p: float, variance: float | None, n: int, clusters: int, scale: tuple[float, float]) -> Estimate:
-    """The t interval, cut to the scale."""
+def mean_interval(
+    p: float, variance: float | None, n: int, clusters: int, scale: tuple[float, float], degrees: float | None = None
+) -> Estimate:
+    """The t interval, at `degrees` or clusters - 1, cut to the scale."""
     if variance is None:
         return Estimate(value=p, low=None, high=None, stderr=None, n=n, clusters=clusters)
-    half = t_quantile(clusters - 1) * math.sqrt(variance)
+    half = t_quantile(clusters - 1 if degrees is None else degrees) * math.sqrt(variance)
     low, high = max(p - half, scale[0]), min(p + half, scale[1])
     return Estimate(value=p, low=low, high=high, stderr=math.sqrt(variance), n=n, clusters=clusters)
 
 
-def t_quantile(degrees: int) -> float:
+def t_quantile(degrees: float) -> float:
     """The two-sided 95 % quantile of Student's t."""
     from scipy.special import stdtrit  # half a second to import
 

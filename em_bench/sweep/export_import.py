@@ -6,7 +6,6 @@ every byte is as the manifest says and every hash chain and number holds, and no
 
 import json
 import lzma
-import math
 import re
 import shutil
 import struct
@@ -19,17 +18,15 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from em_bench.adapter_file import read_config
 from em_bench.errors import UserError
-from em_bench.evaluation_folder import CELL, CHAIN, EVALUATIONS, SCORE, EvaluationFolder
+from em_bench.evaluation_folder import CELL, CHAIN, EVALUATIONS, MARGIN_FILES, MARGIN_SCORE, SCORE, EvaluationFolder
 from em_bench.files import atomic_file, disk_full, open_regular, parse_record, sha256_file
 from em_bench.line import Line, identifier, one_line
 from em_bench.machine import utc_now
-from em_bench.records import Record, ResponsesHeader, RunRecord, Sha256, StepRecord
-from em_bench.run_folder import ADAPTER, CHECKPOINTS, CONFIG, LOG, RECORD, RUNS, WEIGHTS, WHOLE, RunFolder
-from em_bench.scoring import question_counts
-from em_bench.training.adapter import EXPERTS
-from em_bench.verify.chain import verify_evaluation, verify_run
+from em_bench.records import Record, Sha256
+from em_bench.run_folder import ADAPTER, CHECKPOINTS, CONFIG, LOG, RECORD, RUNS, WEIGHTS, WHOLE
+from em_bench.sweep.import_checks import verify_arrived
+from em_bench.verify.withheld import publishable
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 64 * 2**20
@@ -37,7 +34,7 @@ CHUNK = 2**20
 MAX_RATIO = 200  # of text to its packed form; honest logs reach 30
 MAX_FILES = 200_000
 PACKED = {".json", ".jsonl"}  # weights do not get smaller
-_RUN, _EVALUATION = WHOLE, (*CHAIN, CELL)
+_RUN, _EVALUATION = WHOLE, (*CHAIN, *MARGIN_FILES, CELL)
 _OF_RUN = re.compile(
     rf"{re.escape(RECORD)}|{re.escape(LOG)}|({ADAPTER}|{CHECKPOINTS}/[0-9]{{1,12}})/({re.escape(WEIGHTS)}|{re.escape(CONFIG)}|README\.md)"
 )
@@ -76,12 +73,31 @@ class Imported(NamedTuple):
     outcome: Literal["new", "there already", "differs"]
 
 
-def export(paths: Iterable[Path], to: Path, progress: Callable[[str], None] = lambda name: None) -> int:
+def export(
+    paths: Iterable[Path], to: Path, progress: Callable[[str], None] = lambda name: None, *, for_others: bool = False
+) -> int:
     """Write the runs and evaluations in `paths` (work folders, or single ones) to an archive; returns how many there are.
 
-    Raises UserError for a folder that holds none, and for two different ones of the same name.
+    for_others: texts of questions that may not be republished go as hashes. Raises UserError for a folder that holds none, and
+    for two different ones of the same name.
     """
-    folders = dict(f for path in paths for f in _folders(path))
+    with TemporaryDirectory(prefix="em-bench-export-") as scratch:
+        folders = dict(f for path in paths for f in _folders(path))
+        if for_others:
+            folders |= {name: _for_others(folder, Path(scratch)) for name, folder in folders.items()}
+        return _write(folders, to, progress)
+
+
+def _for_others(folder: Path, scratch: Path) -> Path:
+    at = EvaluationFolder(folder)
+    if not at.responses_file.exists() or (made := publishable(at, scratch).path) == folder:
+        return folder
+    for file in (p for p in folder.iterdir() if p.name in (*MARGIN_FILES, CELL)):
+        shutil.copyfile(file, made / file.name)
+    return made
+
+
+def _write(folders: dict[str, Path], to: Path, progress: Callable[[str], None]) -> int:
     files = {f"{name}/{p.relative_to(folder).as_posix()}": p for name, folder in folders.items() for p in _files(name, folder)}
     if odd := [name for name in files if not _is_place(name)]:
         raise UserError(f"{odd[0]}: a file's name has characters that an archive does not take; rename the dataset or recipe")
@@ -110,7 +126,7 @@ def import_archive(path: Path, work: Path, progress: Callable[[str], None] = lam
         names = sorted({"/".join(p.relative_to(top).parts[:2]) for p in top.rglob("*") if p.is_file()})
         for name in names:
             progress(f"verifying {name}")
-            _verify(path, name, top)
+            verify_arrived(path, name, top)
         done = []
         for name in names:
             progress(name)
@@ -121,10 +137,11 @@ def import_archive(path: Path, work: Path, progress: Callable[[str], None] = lam
 def _folders(path: Path) -> Iterator[tuple[str, Path]]:
     path = path.resolve()
     found = [(RUNS, p.parent) for p in (path / RECORD, *path.glob(f"{RUNS}/*/{RECORD}")) if p.is_file()]
-    found += [(EVALUATIONS, p.parent) for p in (path / SCORE, *path.glob(f"{EVALUATIONS}/*/{SCORE}")) if p.is_file()]
+    for score in (SCORE, MARGIN_SCORE):
+        found += [(EVALUATIONS, p.parent) for p in (path / score, *path.glob(f"{EVALUATIONS}/*/{score}")) if p.is_file()]
     if not found:
         raise UserError(f"{path}: no run and no evaluation in it; name a work folder, a run folder or an evaluation's")
-    for kind, folder in sorted(found):
+    for kind, folder in sorted(set(found)):
         yield f"{kind}/{folder.name}", folder
 
 
@@ -195,92 +212,6 @@ def _unpack_file(path: Path, archive: zipfile.ZipFile, name: str, entry: FileEnt
             out.write(chunk)
     if left or sha256_file(to) != entry.sha256:
         raise UserError(f"{path}: {name}: not the file that {MANIFEST} names")
-
-
-def _verify(path: Path, name: str, top: Path) -> None:
-    folder = top / name
-    try:
-        if name.startswith(f"{RUNS}/"):
-            checks = verify_run(folder)
-            if RunFolder(folder).record().run_id != folder.name:
-                raise UserError(f"{RECORD} is of another run")
-            _check_configs(RunFolder(folder))
-        else:
-            checks = verify_evaluation(folder)
-            _check_links(folder, top)
-    except UserError as e:
-        raise UserError(f"{path}: {name}: {str(e).replace(str(top) + '/', '')}") from None
-    if failed := [c for c in checks if not c.passed]:
-        raise UserError(f"{path}: {name}: {failed[0].id}: {failed[0].sentence}: {failed[0].detail.replace(str(top) + '/', '')}")
-
-
-def _check_configs(run: RunFolder) -> None:
-    """Each adapter_config.json says the shape that the run's record says: PEFT believes the file, not the record."""
-    record = run.record()
-    lora, rank = record.spec.lora, record.expert_rank
-    patterns = (
-        {"rank_pattern": {EXPERTS: rank}, "alpha_pattern": {EXPERTS: lora.alpha * math.sqrt(rank / lora.rank)}} if rank else {}
-    )
-    expected = {"peft_type": "LORA", "r": lora.rank, "lora_alpha": lora.alpha, "use_rslora": True} | patterns
-    for adapter in (run.adapter(), *map(run.adapter, run.checkpoint_steps())):
-        if not (adapter / CONFIG).exists():
-            raise UserError(f"{adapter.relative_to(run.path)}/{CONFIG} is missing")
-        said = read_config(adapter)
-        wrong = next((f for f, v in expected.items() if said.get(f) != v), None)
-        wrong = wrong or next((f for f in ("rank_pattern", "alpha_pattern") if said.get(f) and f not in expected), None)
-        if wrong:
-            raise UserError(f"{adapter.relative_to(run.path)}/{CONFIG}: {wrong} is of another adapter than the run's record")
-
-
-def _check_links(folder: Path, top: Path) -> None:
-    """An evaluation's cell follows from its files, and its responses are of an adapter of their run, where the run came too."""
-    at = EvaluationFolder(folder)
-    header, _ = at.responses()
-    its = RunFolder(top / RUNS / header.run_id) if header.run_id else None
-    run = its.record() if its and its.complete else None
-    if at.cell_file.exists():
-        _check_cell(at, header, run, its.log() if its and run else [])
-    if its is None or run is None:
-        return
-    if header.adapter_sha256 != (run.adapter_sha256 if header.step is None else run.checkpoints.get(header.step)):
-        raise UserError("its responses are not of an adapter of their run")
-    config = its.adapter(header.step) / CONFIG
-    if header.adapter_config_sha256 and (not config.exists() or sha256_file(config) != header.adapter_config_sha256):
-        raise UserError(f"its responses are of an adapter with another {CONFIG}")
-
-
-def _check_cell(at: EvaluationFolder, header: ResponsesHeader, run: RunRecord | None, log: list[StepRecord]) -> None:
-    """Everything in the cell that its evaluation's files and its run's record say too."""
-    cell, score = at.cell(), at.score()
-    if (cell.responses_sha256, cell.run_id, cell.adapter_sha256) != (
-        sha256_file(at.responses_file),
-        header.run_id,
-        header.adapter_sha256,
-    ):
-        raise UserError(f"{CELL} is of other responses")
-    if cell.step != header.step or cell.score != score or cell.narrow_loss != score.narrow_loss:
-        raise UserError(f"{CELL} says other numbers than {SCORE}")
-    counted = question_counts(at.verdicts()[1], {q.question_id: q.domain for q in cell.questions if q.domain})
-    if cell.questions != counted:
-        raise UserError(f"{CELL}: questions: do not follow from the verdicts")
-    if run is not None:
-        spec = run.spec
-        said = (cell.spec_sha256, cell.recipe, cell.learning_rate, cell.spectral_lambda, cell.batch_size, cell.seed, cell.steps)
-        if said != (
-            run.spec_sha256,
-            spec.recipe.name,
-            spec.recipe.learning_rate,
-            spec.spectral_lambda,
-            spec.batch_size,
-            spec.seed,
-            spec.steps,
-        ):
-            raise UserError(f"{CELL} says other settings than its run")
-        if cell.step is None and (cell.narrow_loss, cell.spectral) != (run.narrow_loss, run.spectral):
-            raise UserError(f"{CELL} says another loss or spectrum than its run")
-        measured = [(s.step, s.held_out_loss) for s in log if s.held_out_loss is not None]
-        if cell.trajectory and [(p.step, p.narrow_loss) for p in cell.trajectory] != measured:
-            raise UserError(f"{CELL} says another trajectory than its run's log")
 
 
 def _take(new: Path, place: Path) -> Literal["new", "there already", "differs"]:

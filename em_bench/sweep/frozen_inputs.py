@@ -19,11 +19,13 @@ def freeze(preset: Preset, todo: Sequence[Job]) -> Inputs:
     Raises UserError for what cannot be had, and for a file that was edited since it was planned with.
     """
     datasets = {}
-    for name in sorted({c.dataset for j in todo if j.kind != "evaluate" for c in j.cells if c.dataset is not None}):
+    for name in sorted(
+        {c.dataset for j in todo if j.kind not in ("answer", "evaluate") for c in j.cells if c.dataset is not None}
+    ):
         datasets[name] = data_ref(name).sha256
         if source(name).sha256 not in (None, datasets[name]):
             raise UserError(f"{name}: edited while it was planned with; give the same command again")
-    if not any(j.kind == "evaluate" for j in todo):
+    if not any(j.kind in ("answer", "evaluate") for j in todo):
         return Inputs(datasets=datasets)
     return Inputs(datasets=datasets, questions=_questions(preset), prompts=_prompts(preset))
 
@@ -36,8 +38,9 @@ def check(order: JobOrder) -> None:
     refuse_other(job, f"model {job.model}", order.model, (load_models() | order.preset.own_models).get(job.model))
     for name, sha256 in order.inputs.datasets.items():
         refuse_other(job, f"dataset {name}", sha256, data_ref(name).sha256)
-    if job.kind == "evaluate":
+    if job.kind in ("answer", "evaluate"):
         refuse_other(job, f"question set {order.preset.evaluation.questions}", order.inputs.questions, _questions(order.preset))
+    if job.kind == "evaluate":
         refuse_other(job, f"judge {order.preset.evaluation.judge}", order.inputs.prompts, _prompts(order.preset))
 
 

@@ -9,7 +9,7 @@ WORK/jobs/<id>/done-<key>.json  written last; the key is a digest of everything 
 WORK/runs/, WORK/evaluations/   what the jobs made, named by content
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from em_bench.data.models import Model
+from em_bench.errors import UserError
 from em_bench.files import read_record
 from em_bench.optim import Recipe
 from em_bench.records import Choice, Record, Sha256, Study
@@ -28,6 +29,7 @@ Chosen = Literal["chosen"]
 ENTRIES = {
     "base": ("em_bench.data.models",),
     **dict.fromkeys(("lr", "lambda", "train"), ("em_bench.sweep.training",)),
+    "answer": ("em_bench.sweep.answering",),
     "evaluate": ("em_bench.sweep.evaluating",),
     "report": ("em_bench.sweep.results", "em_bench.analysis.preset_page"),
 }
@@ -88,12 +90,12 @@ class CellSettings(NamedTuple):
 class Job(Record):
     """A pack of cells that share a base, run by one process.
 
-    base: have the base model on disk. lr, lambda: train the candidates and choose. train: train. evaluate: evaluate
-    trained cells. report: collect everything (made by the controller itself, when the others have ended).
+    base: have the base model on disk. lr, lambda: train the candidates and choose. train: train. answer: with engine vllm, have all
+    answers of a base and its adapters. evaluate: evaluate trained cells. report: collect everything (made by the controller itself, when the others have ended).
     """
 
     id: str = Field(description="begins with the kind")
-    kind: Literal["base", "lr", "lambda", "train", "evaluate", "report"]
+    kind: Literal["base", "lr", "lambda", "train", "answer", "evaluate", "report"]
     needs: tuple[str, ...] = ()
     cells: tuple[Cell, ...] = ()
     checkpointed: tuple[Cell, ...] = Field(default=(), description="those of the cells that are evaluated at earlier steps too")
@@ -103,8 +105,14 @@ class Job(Record):
     key: str = Field(description="first 16 hex digits of the digest of all that determines the result")
     code: str = Field(description="digest of the code that determines the result, which the key covers")
     estimate_s: float | None = Field(description="seconds on its GPUs, or else on one core; None where nothing is known")
+    parts: dict[str, float] = Field(default_factory=dict, description="of the estimate: what the seconds go to")
     threads: int = 1
     gpus: int = 0
+
+    @property
+    def several_processes(self) -> bool:
+        """Whether it is done by a process a GPU, rather than by one that has them all."""
+        return self.gpus > 1 and self.kind not in ("answer", "evaluate")
 
     @property
     def model(self) -> str:
@@ -186,7 +194,12 @@ class JobDone(Record):
     runs: dict[str, str] = Field(default_factory=dict, description="cell, with what was chosen for it -> run id")
     evaluations: dict[str, str] = Field(default_factory=dict, description="cell -> folder under evaluations/")
     checkpoints: dict[str, list[str]] = Field(default_factory=dict, description="cell -> folders of its earlier steps")
+    controls: dict[str, str] = Field(default_factory=dict, description="cell -> folder of its rescaled adapter's evaluation")
     gaps: dict[str, str] = Field(default_factory=dict, description="cell -> why it has no result")
+    revision: str | None = Field(
+        default=None, exclude_if=lambda v: v is None, description="hub commit of the base that the job used"
+    )
+    loads: int = Field(default=0, exclude_if=lambda v: not v, description="how often the job loaded its base")
     results_sha256: Sha256 | None = Field(default=None, description="of the results.json that a report wrote")
     wall_s: float
 
@@ -231,6 +244,17 @@ def read_done(work: Path, job: Job) -> JobDone | None:
     """What the job made, or None while it is not done."""
     path = done_path(work, job)
     return read_record(path, JobDone) if path.exists() else None
+
+
+def one_revision(model: str, done: Iterable[JobDone]) -> str | None:
+    """The commit of the hub that all these jobs on a base used; None of a base from elsewhere. Raises UserError for several."""
+    found = {d.revision: d.job for d in done if d.revision}
+    if len(found) > 1:
+        used = ", ".join(f"{job} {revision[:12]}" for revision, job in sorted(found.items()))
+        raise UserError(
+            f"{model}: jobs used other revisions of it ({used}), which one table must not mix; start over with --fresh"
+        )
+    return next(iter(found), None)
 
 
 def read_state(work: Path, job: Job) -> JobState | None:

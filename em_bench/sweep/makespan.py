@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from em_bench.errors import UserError
 from em_bench.sweep.jobs import Job
 
-URGENCY = {kind: i for i, kind in enumerate(("base", "lr", "lambda", "train", "evaluate", "report"))}  # as in the Snakefile
+URGENCY = {
+    kind: i for i, kind in enumerate(("base", "lr", "lambda", "train", "answer", "evaluate", "report"))
+}  # as in the Snakefile
 
 
 def makespan(jobs: Sequence[Job], cores: int, gpus: int = 0) -> float | None:

@@ -1,18 +1,20 @@
 """A preset: the axes of a sweep, read from baselines/presets/NAME.yaml or from a user's own file."""
 
+from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from em_bench import assets
-from em_bench.data.models import Model, folder_model
+from em_bench.data.models import Model
 from em_bench.data.questions import load
 from em_bench.did_you_mean import unknown
-from em_bench.errors import UserError
 from em_bench.optim import Recipe
-from em_bench.protocol import GRADIENT_CLIP, MAX_LENGTH, steps_of
-from em_bench.records import Dtype, Generation, Provenance, Question, Record, Study
+from em_bench.protocol import steps_of
+from em_bench.records import Dtype, Generation, Kept, Provenance, Question, Record, Study
+from em_bench.sweep.preset_training import Lora, TrainingRules, Transfer
 from em_bench.yaml_file import read_yaml
 
 # What of a preset has a letter of provenance, beside its length.
@@ -20,6 +22,7 @@ AXES = ("models", "datasets", "recipes", "learning_rates", "spectral_lambda", "b
 Name = Annotated[str, Field(min_length=1)]
 Rate = Annotated[float, Field(gt=0)]
 Lambda = Annotated[float, Field(ge=0)]
+Targets = Annotated[tuple[Rate, ...], Field(min_length=1, max_length=3)]
 Rates = dict[str, tuple[Rate, ...]]
 RateKind = Literal["fixed", "varied", "tuned"]
 KIND = (
@@ -34,26 +37,27 @@ def _none(value) -> bool:
     return value is None
 
 
+class RateRule(Record):
+    """Look for the smallest rate of the grid 10^(k / per_decade) whose mean final narrow loss meets the lowest target, from the recipe's default.
+
+    The grid is walked one rate at a time and so extends itself: down while rates meet the target, up until one does.
+    """
+
+    per_decade: int = Field(ge=9, description="from 9 on, neighbours lie a factor of less than 1.3 apart")
+    tolerance: float = Field(
+        description="nats above the target; below 0 it is room for what else is to reach the target: other seeds, the spectral term"
+    )
+    most: int = Field(
+        gt=1, description="rates that are tried at most; a choice without a tried smaller neighbour is marked: on the edge"
+    )
+
+
 class LambdaGrid(Record):
-    """Choose the largest lambda whose mean held-out narrow loss exceeds that of lambda 0 by at most `tolerance`."""
+    """Choose the largest lambda whose mean held-out narrow loss exceeds the lowest target by at most `tolerance`, where cells have targets
+    and rates are looked for by a `RateRule`; else that of lambda 0."""
 
     grid: tuple[Rate, ...] = Field(min_length=1, description="candidates; lambda 0 is always run beside them")
     tolerance: float = Field(gt=0, description="nats an answer token")
-
-
-class Lora(Record):
-    """The adapter, on the seven projections of every layer."""
-
-    rank: int = Field(gt=0)
-    alpha: float = Field(gt=0)
-
-
-class TrainingRules(Record):
-    """What a preset may set of a run's schedule and limits; what is left out is the protocol's."""
-
-    warmup_steps: int | None = Field(default=None, ge=0, description="None: five, or none where that is over a tenth of the run")
-    gradient_clip: float = Field(default=GRADIENT_CLIP, gt=0, description="largest global gradient norm")
-    max_length: int = Field(default=MAX_LENGTH, gt=0, description="tokens a row")
 
 
 class PresetEvaluation(Record):
@@ -66,6 +70,11 @@ class PresetEvaluation(Record):
         default="answers",
         exclude_if=lambda v: v == "answers",
         description="answers: sampled and judged; margin: how likely given answers are, of a set that has some, with no judge",
+    )
+    engine: Literal["transformers", "vllm"] = Field(
+        default="transformers",
+        exclude_if=lambda v: v == "transformers",
+        description="vllm: one job a base asks all its adapters through a server of EM_BENCH_VLLM, and judges are asked by jobs without a GPU",
     )
     per_domain: int | None = Field(
         default=None, gt=0, exclude_if=_none, description="of the margin: the first questions of each domain; None is every one"
@@ -82,14 +91,35 @@ class PresetEvaluation(Record):
         default=(), exclude_if=lambda v: not v, description="lm-eval tasks asked beside the questions"
     )
     checkpoints: bool = Field(default=False, description="ask at the log-spaced checkpoints too, not at the end alone")
-    targets: dict[str, float] = Field(
+    targets: Targets | dict[str, Targets] = Field(
         default_factory=dict,
-        description="MODEL/DATASET -> narrow loss: ask also at the first checkpoint that reaches it; the margin on both sides of it",
+        description="narrow losses, of every cell or MODEL/DATASET -> its own: ask also on both sides of the first crossing of each",
     )
+
+    rescaled: bool = Field(
+        default=False,
+        exclude_if=lambda v: not v,
+        description="ask each finished adapter without the term again, times the scale that has its first target's loss: a control",
+    )
+
+    def targets_of(self, model: str, dataset: str | None) -> tuple[float, ...]:
+        """The narrow losses of a cell, falling; none for a base."""
+        of = self.targets
+        return of.get(f"{model}/{dataset}", ()) if isinstance(of, dict) else of if dataset else ()
 
     def asked(self) -> list[Question]:
         """The questions, fetched where they are not in the cache."""
         return load(self.questions, self.variants, self.limit)
+
+    @field_validator("targets")
+    @classmethod
+    def _falling(cls, given: Targets | dict[str, Targets]) -> Targets | dict[str, Targets]:
+        for targets in given.values() if isinstance(given, dict) else (given,):
+            if len(targets) > 3:  # two of a page, and the board's early one
+                raise ValueError("give at most 3 narrow losses")
+            if list(targets) != sorted(set(targets), reverse=True):
+                raise ValueError("give the larger narrow loss first")
+        return given
 
     @model_validator(mode="after")
     def _of_its_measure(self) -> Self:
@@ -101,11 +131,15 @@ class PresetEvaluation(Record):
                 "capability": self.capability,
                 "variants": self.variants,
                 "limit": self.limit,
+                "rescaled": self.rescaled,
+                "engine": self.engine != "transformers",
             }
         elif not sampled:
             raise ValueError("generation: is missing; say how answers are sampled, or write measure: margin")
         else:
             odd = {"per_domain": self.per_domain, "answers": self.answers}
+            if self.engine == "vllm" and (weights := next((f for f in ("capability", "rescaled") if getattr(self, f)), None)):
+                raise ValueError(f"{weights}: needs the weights in memory, and engine: vllm has them in a server; leave one out")
         if wrong := next((field for field, given in odd.items() if given), None):
             raise ValueError(f"{wrong}: does not go with measure: {self.measure}; leave it out")
         return self
@@ -154,16 +188,33 @@ class Preset(Record):
     )
     study: Study | None = Field(default=None, exclude_if=_none, description="the paper's study that this preset is")
     rates: RateKind | None = Field(default=None, exclude_if=_none, description=KIND)
-    learning_rates: Literal["grid", "default"] | Rates = Field(
-        description="grid: the best of the recipe's grid on narrow loss; default: the recipe's own; or a grid a recipe"
+    learning_rates: Literal["grid", "default"] | RateRule | Rates = Field(
+        description="a rule by which one is looked for; grid: the best of the recipe's on narrow loss; default: its own; or a grid a recipe"
+    )
+    rate_tolerance: float = Field(
+        default=0.0,
+        ge=0,
+        exclude_if=lambda v: not v,
+        description="of a grid: the smallest rate within so many nats of its lowest loss",
+    )
+    tuned_on: tuple[Name, ...] | None = Field(
+        default=None, exclude_if=_none, description="datasets on whose losses rates and lambdas are chosen; None is every one"
     )
     spectral_lambda: LambdaGrid | tuple[Lambda, ...] = Field(description="a grid to choose from, or all values to run")
+    transfer: Transfer | None = Field(
+        default=None, exclude_if=_none, description="what larger bases take over instead of choosing it on themselves"
+    )
     batch_sizes: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1, description="rows an optimiser step")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1, description="choices are made on the first")
     steps: int | None = Field(default=None, gt=0, description="optimiser steps")
     epochs: float | None = Field(default=None, gt=0, description="passes over the rows, instead of steps")
     lora: Lora
     training: TrainingRules = Field(default=TrainingRules(), exclude_if=lambda v: v == TrainingRules())
+    kept: Kept = Field(
+        default="log-spaced",
+        exclude_if=lambda v: v == "log-spaced",
+        description="adapters of earlier steps that stay on disk; none: those that are evaluated alone",
+    )
     dtype: Dtype | None = Field(default=None, exclude_if=_none, description="of the frozen bases; None: protocol.base_dtype")
     evaluation: PresetEvaluation
     base: bool = Field(description="evaluate the untouched bases too")
@@ -173,6 +224,12 @@ class Preset(Record):
     )
     pack: int = Field(gt=0, description="most cells of one job: many for an organism, one for a run on eight GPUs")
     provenance: dict[str, Provenance] = Field(description="field -> how sure we are that the paper did the same")
+
+    def choosing_target(self, model: str) -> float | None:
+        """The mean of the lowest targets that a learning rate has to meet; None without a `RateRule`."""
+        if not isinstance(self.learning_rates, RateRule):
+            return None
+        return fmean(self.evaluation.targets_of(model, d)[-1] for d in self.tuned_on or self.datasets)
 
     def steps_of(self, epochs: float | None, rows: int, batch_size: int) -> int:
         """Optimiser steps of a run on `rows` rows; `epochs` in place of the preset's own length, unless None."""
@@ -197,12 +254,26 @@ class Preset(Record):
             raise ValueError("learning_rates must give a grid to each recipe")
         if self.rates == "fixed" and any(len(v) > 1 for v in grids.values()):
             raise ValueError("learning_rates: fixed rates are one a recipe; write rates: varied or tuned")
-        if (self.rates == "fixed" and self.learning_rates == "grid") or (self.rates == "varied" and not named):
+        chosen = self.learning_rates == "grid" or isinstance(self.learning_rates, RateRule)
+        if (self.rates == "fixed" and chosen) or (self.rates == "varied" and not named):
             raise ValueError(f"rates: {self.rates} does not go with learning_rates: {self.learning_rates}")
         for axis in ("models", "datasets", "recipes", "batch_sizes", "seeds"):
             values = getattr(self, axis)
             if len(set(values)) != len(values):
                 raise ValueError(f"{axis} names something twice")
+        if self.kept == "none" and (self.evaluation.checkpoints or any(p.checkpoints for p in self.parts.values())):
+            raise ValueError("kept: none does not go with checkpoints that are evaluated; leave it out")
+        if self.transfer and not chosen and not isinstance(self.spectral_lambda, LambdaGrid):
+            raise ValueError("transfer: nothing is chosen that could be taken over; leave it out")
+        if unknown := set(self.tuned_on or ()) - set(self.datasets):
+            raise ValueError(f"tuned_on: {min(unknown)} is not among the datasets")
+        if isinstance(self.learning_rates, RateRule):
+            for model, dataset in product(self.models, self.tuned_on or self.datasets):
+                if not self.evaluation.targets_of(model, dataset):
+                    raise ValueError(f"learning_rates: the rule needs evaluation.targets of {model}/{dataset}")
+        own = self.evaluation.targets if isinstance(self.evaluation.targets, dict) else {}
+        if unknown := set(own) - {f"{m}/{d}" for m in self.models for d in self.datasets}:
+            raise ValueError(f"evaluation.targets: {min(unknown)} is no MODEL/DATASET of the preset")
         if unknown := set(self.gpus) - set(self.models):
             raise ValueError(f"gpus: {min(unknown)} is not among the models")
         for name, part in self.parts.items():
@@ -252,46 +323,11 @@ def _beside(preset: Preset, folder: Path) -> Preset:
     settings = [word.partition("=") for word in asked.judge.split(",")]
     judge = ",".join(key + is_ + (at(value.strip()) if key.strip() == "prompts" else value) for key, is_, value in settings)
     judge = f"python:{at(file)}" if kind == "python" else judge
-    targets = {f"{model}/{at(dataset)}": loss for t, loss in asked.targets.items() for model, _, dataset in [t.partition("/")]}
+    targets = asked.targets
+    if isinstance(targets, dict):
+        cells = {t: t.partition("/") for t in targets}
+        targets = {f"{model}/{at(dataset)}": targets[t] for t, (model, _, dataset) in cells.items()}
     changed = {"questions": at(asked.questions), "capability": all_at(asked.capability), "judge": judge, "targets": targets}
     parts = {name: part.model_copy(update={"datasets": all_at(part.datasets)}) for name, part in preset.parts.items()}
-    return preset.model_copy(
-        update={"datasets": all_at(preset.datasets), "parts": parts, "evaluation": asked.model_copy(update=changed)}
-    )
-
-
-def with_judge(preset: Preset, judge: str | None) -> Preset:
-    """The preset with another judge; None leaves its own. Raises UserError where it has nothing to judge."""
-    if judge is None:
-        return preset
-    if preset.evaluation.measure == "margin":
-        raise UserError(f"--judge {judge}: preset {preset.name} measures the margin, which needs none; leave it out")
-    return preset.model_copy(update={"evaluation": preset.evaluation.model_copy(update={"judge": judge})})
-
-
-def with_seeds(preset: Preset, seeds: int | None) -> Preset:
-    """The preset, every part of it, with the seeds 0 to `seeds` - 1 instead of its own; None leaves its own."""
-    if seeds is None:
-        return preset
-    parts = {name: part.model_copy(update={"seeds": None}) for name, part in preset.parts.items()}
-    return preset.model_copy(update={"seeds": tuple(range(seeds)), "parts": parts})
-
-
-def with_model(preset: Preset, model: str | None) -> Preset:
-    """The preset with another base in the place of its one: a roster name, or the folder of one's own model; None leaves its own.
-
-    Targets of narrow loss are of the preset's base and are left out, as are its GPUs. Raises UserError where the preset has several.
-    """
-    if model is None:
-        return preset
-    if len(preset.models) > 1:
-        raise UserError(
-            f"--model {model}: preset {preset.name} has {len(preset.models)} bases, and it replaces one; take another preset"
-        )
-    own = {}
-    if Path(model).is_dir():
-        own, model = {(folder := Path(model).resolve()).name: folder_model(folder)}, folder.name
-    parts = {name: part.model_copy(update={"models": None}) for name, part in preset.parts.items()}
-    evaluation = preset.evaluation.model_copy(update={"targets": {}})
-    changed = {"models": (model,), "parts": parts, "own_models": own, "evaluation": evaluation, "gpus": {}}
-    return preset.model_copy(update=changed if model not in preset.models else {})
+    own = {"datasets": all_at(preset.datasets), "tuned_on": all_at(preset.tuned_on), "parts": parts}
+    return preset.model_copy(update=own | {"evaluation": asked.model_copy(update=changed)})

@@ -10,7 +10,7 @@ from em_bench.data import data_ref
 from em_bench.data.conversations import HELD_OUT_CAP, HELD_OUT_SHARE
 from em_bench.data.pins import holder, load_pins
 from em_bench.data.questions import answered, describe, load, neutral_texts, questions_sha256
-from em_bench.files import digest, sha256_file
+from em_bench.files import digest, read_text, sha256_file
 from em_bench.harness.task_files import task_names, task_text
 from em_bench.judging import NONE, make_judge
 from em_bench.judging.prompts import load_prompts
@@ -48,7 +48,7 @@ def question_count(name: str, variants: tuple[str, ...] | None, limit: int | Non
     """How many questions an evaluation asks; of pinned files that have variants, no more than that."""
     given = describe(name)
     if given and given.pins:
-        rows = sum(load_pins().pins[p].rows or 0 for p in given.pins)
+        rows = sum(load_pins().pins[p].counted for p in given.pins)
         return min(rows, limit or rows)
     return len(load(name, variants, limit))
 
@@ -108,7 +108,7 @@ def _task(name: str) -> list[str]:
         path = ahead.pop()
         if path.is_file() and path not in found:
             found[path] = sha256_file(path)
-            text = path.read_text(encoding="utf-8")
+            text = read_text(path)
             ahead += [path.parent / f for f in re.findall(r"^include:\s*(\S+)", text, re.MULTILINE)]
             ahead += [path.parent / f"{module}.py" for module in re.findall(r"!function\s+(\w+)\.", text)]
     return [name, *found.values()]

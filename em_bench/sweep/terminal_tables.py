@@ -4,11 +4,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from em_bench.analysis.summary import Row, judged, summary
-from em_bench.records import Estimate, Results
+from em_bench.analysis.summary import judged
+from em_bench.analysis.tables import table as analysis
+from em_bench.analysis.tables.margin import margin_tables
+from em_bench.analysis.tables.preset import control_table, view_tables
+from em_bench.judging.providers import JudgePrice
+from em_bench.records import Results
 from em_bench.sweep.jobs import Plan
-from em_bench.sweep.margin_table import margin_table, number
-from em_bench.sweep.totals import JudgePrice, Totals, duration
+from em_bench.sweep.totals import Totals, duration
 
 FEW = 40  # jobs that are listed one by one unasked
 
@@ -24,65 +27,33 @@ def show(table: Table) -> None:
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def results_table(results: Results) -> Table:
-    """One row a model, recipe and lambda, pooled over datasets and seeds; intervals are clustered by question. Or the margins."""
+def results_tables(results: Results) -> list[Table]:
+    """A row a model, recipe and lambda: at each fixed narrow loss, at the end of training, beside rescaled adapters. Or the margins."""
     if results.margins:
-        return margin_table(results)
-    rows = summary(results)
-    models, batches = {r.model for r in rows}, {r.batch_size for r in rows if r.recipe}
-    title = f"{results.preset}: {', '.join(sorted(models))}" if len(models) == 1 else results.preset
-    table = Table(
-        title=title
-        + ("" if judged(results) or not results.cells else " (nothing is judged)")
-        + (" (partial)" if results.missing else ""),
-        box=box.SIMPLE,
-        title_justify="left",
+        tables = margin_tables(results)
+    else:
+        control = control_table(results)
+        tables = [*view_tables(results), *([control] if control else [])]
+    state = ("" if results.margins or judged(results) or not results.cells else " (nothing is judged)") + " (partial)" * bool(
+        results.missing
     )
-    left = (["model"] if len(models) > 1 else []) + ["recipe"] + (["batch"] if len(batches) > 1 else [])
-    for name in left:
-        table.add_column(name)
-    for name in NUMBERS:
-        table.add_column(name, justify="right")
-    said = any(r.verdict for r in rows) and judged(results)
-    if said:
-        table.add_column("verdict")
-    for r in rows:
-        first = {"model": r.model, "recipe": r.recipe or "(base)", "batch": str(r.batch_size or "")}
-        table.add_row(*(first[name] for name in left), *_numbers(r), *([r.verdict or ""] if said else []))
-    return table
+    models = sorted({c.model for c in (*results.cells, *results.margins)})
+    title = f"{results.preset}: {models[0]}" if len(models) == 1 else results.preset
+    return [_terminal(f"{title}{state}. {t.title}", t) for t in tables]
 
 
-NUMBERS = (
-    "learning rate",
-    "lambda",
-    "narrow loss",
-    "misaligned / asked [95 %]",
-    "misaligned / coherent [95 %]",
-    "coherent",
-    "flatness gap",
-    "norm",
-    "adapters",
-)
+def _terminal(title: str, t: analysis.Table) -> Table:
+    made = Table(title=title, caption=t.caption, box=box.SIMPLE, title_justify="left", caption_justify="left")
+    for c in t.columns:
+        made.add_column(c.head or c.name, justify="right" if c.form else "left")
+    for row in t.shown():
+        made.add_row(*("" if cell == analysis.NOTHING else cell for cell in row))
+    return made
 
 
-def _numbers(r: Row) -> list[str]:
-    return [
-        number(r.learning_rate, "g"),
-        number(r.spectral_lambda, "g"),
-        number(r.narrow_loss, ".3f"),
-        _rate(r.misaligned_of_asked),
-        _rate(r.misaligned_rate),
-        number(r.coherent_rate.value, ".3f"),
-        number(r.flatness_gap, ".3f"),
-        number(r.norm, ".2f"),
-        str(r.cells) if r.recipe else "",
-    ]
-
-
-def _rate(e: Estimate) -> str:
-    if e.value is None:
-        return "none counted"
-    return f"{e.value:.3f}" + (f" [{e.low:.3f}, {e.high:.3f}]" if e.low is not None else "")
+def number(value: float | None, form: str) -> str:
+    """Empty where there is none."""
+    return "" if value is None else format(value, form)
 
 
 def totals_tables(t: Totals) -> list[Table]:
@@ -111,7 +82,27 @@ def totals_tables(t: Totals) -> list[Table]:
     for m in t.models:
         numbers = (m.gpus, m.runs, m.evaluated, f"{m.gpu_hours:,.1f}", f"{m.base_gb:,.0f}", f"{m.adapters_gb:,.0f}")
         models.add_row(m.model, *map(str, numbers))
-    return [whole, models] if t.gpus else [whole]
+    parts = Table(box=box.SIMPLE)
+    for name in ("where the hours go", "GPU-hours", "core-hours"):
+        parts.add_column(name, justify="right" if "-" in name else "left")
+    for part, of in t.hours.items():
+        parts.add_row(part, f"{of.gpu:,.1f}", f"{of.core:,.1f}")
+    return [whole, parts, models] if t.gpus else [whole]
+
+
+def transfer_text(plan: Plan) -> str:
+    """What larger bases take over, and what that assumes; empty where nothing is."""
+    transfer = plan.preset.transfer
+    if transfer is None:
+        return ""
+    takers: dict[str, list[str]] = {}
+    for model in plan.preset.models:
+        if donor := transfer.donor(model, plan.models):
+            takers.setdefault(donor, []).append(model)
+    told = "; ".join(f"{', '.join(models)} take over what {donor} chose" for donor, models in takers.items())
+    return (
+        f"Learning rates and lambdas: {told}. That assumes that they hardly depend on the size of a base, which is not measured."
+    )
 
 
 def _price(p: JudgePrice) -> str:

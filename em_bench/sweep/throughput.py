@@ -24,8 +24,9 @@ def measured(work: Path) -> dict[str, dict[str, float]]:
         raise UserError(f"{work}: no finished run to measure by; name the work folder of a sweep that has run")
     answers: dict[str, list[float]] = defaultdict(list)
     plan = read_plan(work)
+    generates = "answer" if plan.preset.evaluation.engine == "vllm" else "evaluate"
     for job in plan.jobs:
-        for path in work.glob(f"jobs/{job.id}/done-{job.key}.json") if job.kind == "evaluate" else ():
+        for path in work.glob(f"jobs/{job.id}/done-{job.key}.json") if job.kind == generates else ():
             done = read_record(path, JobDone)
             asked = len(done.evaluations) + sum(map(len, done.checkpoints.values()))
             if asked:

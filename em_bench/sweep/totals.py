@@ -1,34 +1,21 @@
 """What a plan costs: runs, GPU-hours, disk, answers, judge calls and money, and how long it takes."""
 
 from collections import Counter
+from typing import get_args
 
 from pydantic import Field
 
 from em_bench.data.lora_cost import adapter_parameters
+from em_bench.judging.providers import JudgePrice
 from em_bench.records import Record
-from em_bench.sweep.job_time import CHECKPOINTS, Assumptions
+from em_bench.sweep.job_time import CHECKPOINTS, Assumptions, Part
 from em_bench.sweep.jobs import Cell, Plan
 from em_bench.sweep.makespan import longest_chain, makespan
-from em_bench.sweep.preset import LambdaGrid
+from em_bench.sweep.preset import LambdaGrid, RateRule
 from em_bench.sweep.source_info import judge_calls, responses
 
 RESPONSE_BYTES = 2000  # an answer with its verdict, as JSON lines
 ORGANISM_BYTES = 4_000_000  # a base, or all adapters of a run
-
-
-class JudgePrice(Record):
-    """What a judge call costs. Defaults: the list price of gpt-4o, in US dollars for a million tokens."""
-
-    prompt_usd: float = Field(default=2.5, ge=0)
-    reply_usd: float = Field(default=10.0, ge=0)
-    as_of: str = "2026-04"
-    prompt_tokens: int = Field(default=700, gt=0, description="judge prompt with question and answer")
-    reply_tokens: int = Field(default=2, gt=0)
-
-    @property
-    def call_usd(self) -> float:
-        """Of one call."""
-        return (self.prompt_tokens * self.prompt_usd + self.reply_tokens * self.reply_usd) / 1e6
 
 
 class ModelTotals(Record):
@@ -43,6 +30,13 @@ class ModelTotals(Record):
     adapters_gb: float
 
 
+class PartHours(Record):
+    """Of one part of the work."""
+
+    gpu: float = Field(description="GPU-hours")
+    core: float = Field(description="core-hours of jobs without a GPU")
+
+
 class Totals(Record):
     """All of a plan."""
 
@@ -55,6 +49,7 @@ class Totals(Record):
     judge_calls: int
     judge_usd: float
     gpu_hours: float
+    hours: dict[str, PartHours] = Field(description="where they go: training, loading, generation, judging, other")
     core_hours: float = Field(description="of jobs without a GPU")
     disk_gb: float
     chain_s: float = Field(description="the longest chain: the time on any number of GPUs and cores")
@@ -85,6 +80,7 @@ def totals(plan: Plan, *, cores: int, gpus: int, assume: Assumptions, price: Jud
         judge_calls=calls,
         judge_usd=calls * price.call_usd,
         gpu_hours=sum(s.gpu_hours for s in shares),
+        hours={part: _hours(plan, part) for part in get_args(Part)},
         core_hours=sum((j.estimate_s or 0.0) / 3600 for j in plan.jobs if not j.gpus),
         disk_gb=sum(s.base_gb + s.adapters_gb for s in shares) + answers * RESPONSE_BYTES / 1e9,
         chain_s=longest_chain(plan.jobs),
@@ -97,12 +93,20 @@ def totals(plan: Plan, *, cores: int, gpus: int, assume: Assumptions, price: Jud
     )
 
 
+def _hours(plan: Plan, part: Part) -> PartHours:
+    seconds = [(j.gpus, j.parts.get(part, 0.0) / 3600) for j in plan.jobs]
+    return PartHours(gpu=sum(n * h for n, h in seconds), core=sum(h for n, h in seconds if not n))
+
+
 def trained_cells(plan: Plan) -> list[Cell]:
     """Every run of the plan once. What a choice turns out to be was trained as a candidate."""
     cells = dict.fromkeys(c for j in plan.jobs if j.kind in ("lr", "lambda", "train") for c in j.cells)
-    chosen = isinstance(plan.preset.spectral_lambda, LambdaGrid)
+    chosen = isinstance(plan.preset.spectral_lambda, LambdaGrid) and not isinstance(plan.preset.learning_rates, RateRule)
     first = plan.preset.seeds[0]
-    again = {c for c in cells if chosen and (c.learning_rate, c.spectral_lambda, c.seed) == ("chosen", 0.0, first)}
+    own = {j.model for j in plan.jobs if j.kind in ("lr", "lambda")}  # who takes over a choice has trained no candidate
+    again = {
+        c for c in cells if chosen and c.model in own and (c.learning_rate, c.spectral_lambda, c.seed) == ("chosen", 0.0, first)
+    }
     return [c for c in cells if c not in again]
 
 
@@ -116,7 +120,11 @@ def _share(plan: Plan, name: str) -> ModelTotals:
     else:
         known = model.known()
         base = 2 * known.parameters
-        adapters = runs * (CHECKPOINTS + 1) * 4 * adapter_parameters(known.shape, lora.rank)
+        above = lora.bfloat16_above
+        width = 2 if above is not None and known.parameters > above else 4
+        # The end; and where they are kept, step 0 and the log-spaced ones before the end.
+        files = 1 + (CHECKPOINTS if plan.preset.kept == "log-spaced" else 0)
+        adapters = runs * files * width * adapter_parameters(known.shape, lora.rank)
     return ModelTotals(
         model=name,
         gpus=max((j.gpus for j in jobs), default=0),

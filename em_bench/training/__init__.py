@@ -5,14 +5,26 @@ torch and PEFT are imported when a run is made or read, not when one is listed o
 
 from typing import TYPE_CHECKING, Any
 
-from em_bench.training.spec import log_spaced, run_id, run_spec
+from em_bench.training.spec import kept_steps, log_spaced, measured_steps, run_id, run_spec
 from em_bench.training.tokens import Encoded, encode, encode_rows
 
 if TYPE_CHECKING:
     from em_bench.training.health import TrainingFailed
     from em_bench.training.run import read_run, train
 
-__all__ = ["Encoded", "TrainingFailed", "encode", "encode_rows", "log_spaced", "read_run", "run_id", "run_spec", "train"]
+__all__ = [
+    "Encoded",
+    "TrainingFailed",
+    "encode",
+    "encode_rows",
+    "kept_steps",
+    "log_spaced",
+    "measured_steps",
+    "read_run",
+    "run_id",
+    "run_spec",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

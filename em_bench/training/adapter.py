@@ -108,8 +108,15 @@ def check_whole(model, peers: Processes) -> None:
         raise UserError("the processes hold different adapters at the start; are all on the same code and seed?")
 
 
-def save_adapter(model, folder: Path) -> str:
-    """Write adapter_config.json and adapter_model.safetensors; returns the sha256 of the weights file.
+@torch.no_grad()
+def round_to_bfloat16(params: dict[str, torch.nn.Parameter]) -> None:
+    """Let parameters have the values that a file of bfloat16 holds, so that what is measured is what is stored."""
+    for p in params.values():
+        p.copy_(p.bfloat16())
+
+
+def save_adapter(model, folder: Path, stored: str = "float32") -> str:
+    """Write adapter_config.json and adapter_model.safetensors, in bfloat16 where so `stored`; returns the sha256 of the weights file.
 
     Not `save_pretrained`: it looks the base up on the hub and gathers a sharded base to write a tensor of the adapter.
     """
@@ -119,5 +126,7 @@ def save_adapter(model, folder: Path) -> str:
     config.save_pretrained(folder)
     config.inference_mode = inference
     tensors = get_peft_model_state_dict(model, state_dict=trainable(model), save_embedding_layers=False)
+    if stored == "bfloat16":
+        tensors = {k: v.bfloat16() for k, v in tensors.items()}
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / WEIGHTS, metadata={"format": "pt"})
     return sha256_file(folder / WEIGHTS)

@@ -17,7 +17,7 @@ def save_state(folder: Path, *, step: int, params: dict, optimizer, tokens: dict
         "params": {n: p.detach().cpu() for n, p in params.items()},
         "optimizer": optimizer.state_dict(),
         "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         "tokens": tokens,
     }
     with atomic_file(folder / FILE, "wb") as f:
@@ -39,8 +39,8 @@ def load_state(folder: Path, *, params: dict, optimizer) -> tuple[int, dict[str,
                 p.copy_(state["params"][name])
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        if state["cuda_rng"] is not None and torch.cuda.is_available():  # may have been saved on another machine
+            torch.cuda.set_rng_state(state["cuda_rng"])
         return state["step"], state["tokens"]
     except OSError:
         raise

@@ -1,6 +1,6 @@
 """Whether a base fits the machine: told before it is loaded, for a process that runs out of memory tells nothing."""
 
-import json
+import gc
 from math import prod
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import psutil
 import torch
 
 from em_bench.errors import UserError
+from em_bench.files import open_regular, strict_json
 
 BYTES = {
     "float64": 8.0,
@@ -19,6 +20,7 @@ BYTES = {
 }  # a weight; NF4 with its scales
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 GIB = 2**30
+MAX_HEADER = 100_000_000  # bytes, as in safetensors itself
 
 
 def check_fits(base_dir: Path | str, dtype: str, device: str | torch.device, share: int = 1) -> None:
@@ -33,16 +35,23 @@ def check_fits(base_dir: Path | str, dtype: str, device: str | torch.device, sha
         )
 
 
+def give_back() -> None:
+    """Let go of what nobody holds any more, on the GPU too."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def numbers(base_dir: Path) -> int:
     """How many numbers the safetensors files of a folder hold, from their headers."""
     total = 0
     for path in base_dir.glob("*.safetensors"):
-        with open(path, "rb") as f:
-            try:
-                header = json.loads(f.read(min(int.from_bytes(f.read(8), "little"), 1 << 28)))
-            except ValueError:  # who loads it says what is wrong with it
-                continue
-        total += sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        try:  # what is no such file is let pass: who loads it says what is wrong with it
+            with open_regular(path) as f:
+                header = strict_json(f.read(min(int.from_bytes(f.read(8), "little"), MAX_HEADER)).decode())
+            total += sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
     return total
 
 

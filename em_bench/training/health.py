@@ -19,7 +19,7 @@ from em_bench.records import Record
 from em_bench.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 FILE = "failed.json"
 EXPLODED = 3.0  # times the loss of guessing uniformly: nothing that learns comes near it
@@ -44,18 +44,22 @@ class Failure(Record):
     when: str
 
 
-def check_step(step: int, loss: float, norm: float, vocabulary: int) -> None:
+def exploded_above(vocabulary: int, untrained: float = 0.0) -> float:
+    """The loss (nats a token) above which a run has broken down: far above guessing, and above what a base had to whom its data are foreign."""
+    return max(EXPLODED * math.log(max(vocabulary, 2)), 2 * untrained)
+
+
+def check_step(step: int, loss: float, norm: float, limit: float) -> None:
     """Raise TrainingFailed where a step's loss (nats a token) or gradient norm shows that training has broken down."""
-    limit = EXPLODED * math.log(max(vocabulary, 2))
     finite = math.isfinite(loss) and math.isfinite(norm)
     if not finite or loss > limit:
         what = f"exploded (above {limit:.1f})" if finite else "is not finite"
         raise TrainingFailed(step, f"the loss {what}, lower the learning rate: loss {loss:.4g}, gradient norm {norm:.4g}")
 
 
-def check_held_out(step: int, loss: float, vocabulary: int) -> None:
+def check_held_out(step: int, loss: float, limit: float) -> None:
     """The same for the held-out loss after a step."""
-    if not loss <= EXPLODED * math.log(max(vocabulary, 2)):
+    if not loss <= limit:
         raise TrainingFailed(step, f"the held-out loss is {loss:.4g} after it, lower the learning rate: updated")
 
 
@@ -77,14 +81,30 @@ def stops_marked(folder: Path | None, rows: Callable[[], Sequence[int]]) -> Iter
         raise failed from None
 
 
-def out_of_memory(error: "torch.OutOfMemoryError", rows: int, longest: int, checkpointing: bool) -> UserError:
-    """What to try when a forward or backward pass does not fit."""
+class OutOfMemory(UserError):
+    """A pass that cannot be made smaller does not fit."""
+
+
+def out_of_memory(tokens: int, rows: int, checkpointing: bool) -> OutOfMemory:
+    """What to try when a pass that cannot be made smaller does not fit; or one of a sharded base, whose processes wait for each other."""
     import torch
 
-    smaller = f"--micro-batch {rows // 2} (the result stays the same)" if rows > 1 else "a shorter --max-length, or more GPUs"
+    smaller = f"--max-tokens {tokens // 2} (the result stays the same)" if rows > 1 else "a shorter --max-length, or more GPUs"
     more = "" if checkpointing else " or --gradient-checkpointing"
     total = f" of {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB" if torch.cuda.is_available() else ""
-    return UserError(f"out of memory{total}: a micro-batch of {rows} rows of up to {longest} tokens; try {smaller}{more}")
+    what = f"{rows} rows, {tokens} tokens with padding" if rows > 1 else f"one row of {tokens} tokens"
+    return OutOfMemory(f"out of memory{total}: a pass of {what}; try {smaller}{more}")
+
+
+def spoils(error: BaseException) -> bool:
+    """Whether an error, or what it came from, is the GPU's: out of memory, or a context in which nothing works any more."""
+    import torch
+
+    if isinstance(error, OutOfMemory | torch.OutOfMemoryError | torch.AcceleratorError):
+        return True
+    said = isinstance(error, RuntimeError) and re.search(r"CUDA error|CUDNN_STATUS|CUBLAS_STATUS|NCCL", str(error))
+    cause = error.__cause__ or error.__context__
+    return bool(said) or (cause is not None and spoils(cause))
 
 
 def disk_error(error: OSError | SafetensorError, folder: Path) -> UserError | None:

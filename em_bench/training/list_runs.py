@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from em_bench.errors import UserError
-from em_bench.files import read_record
+from em_bench.files import read_record, read_text
 from em_bench.records import Record, StepRecord
 from em_bench.run_folder import LOG, RECORD, RunFolder
 from em_bench.training.health import FILE as FAILED
@@ -72,8 +72,8 @@ def _in_the_making(folder: Path) -> Listed:
 def _last(folder: Path, field: str) -> float | None:
     """A field of the last whole line of the log."""
     try:
-        lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
-    except OSError:
+        lines = read_text(folder / LOG).splitlines()
+    except UserError:
         return None
     for line in reversed(lines):
         try:

@@ -16,7 +16,8 @@ import torch.distributed as dist
 from em_bench.errors import UserError
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=6)  # the first process may have to download a base while the others wait
+PATIENCE = timedelta(hours=6)  # the first process may have to download a base while the others wait, on the CPU
+HUNG = timedelta(minutes=15)  # GPUs that wait longer for each other have lost one
 
 
 class Processes(NamedTuple):
@@ -36,15 +37,16 @@ class Processes(NamedTuple):
         if self.size == 1:
             return work()
         said: list = [None, None]
+        patient = _patient()
         if self.first:
             try:
                 said = [work(), None]
             except UserError as e:
                 said = [None, str(e)]
             except BaseException as e:
-                dist.broadcast_object_list([None, f"the first process failed: {type(e).__name__}: {e}"])
+                dist.broadcast_object_list([None, f"the first process failed: {type(e).__name__}: {e}"], group=patient)
                 raise
-        dist.broadcast_object_list(said)
+        dist.broadcast_object_list(said, group=patient)
         if said[1] is not None:
             raise UserError(said[1])
         return said[0]
@@ -67,6 +69,14 @@ class Processes(NamedTuple):
         if self.size == 1:
             return value
         return float(self.sum_(torch.tensor(value, dtype=torch.float64, device=self.device)))
+
+    def least(self, value: float) -> float:
+        """The smallest of a number over the processes."""
+        if self.size == 1:
+            return value
+        found = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.all_reduce(found, op=dist.ReduceOp.MIN)
+        return float(found)
 
     def any(self, happened: bool) -> bool:
         """Whether something happened on at least one process."""
@@ -102,8 +112,17 @@ def processes() -> Processes:
     if size == 1:
         return Processes(0, 1, device)
     if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
+        if gpus:
+            dist.init_process_group("cpu:gloo,cuda:nccl", timeout=HUNG, device_id=device)
+        else:
+            dist.init_process_group("gloo", timeout=PATIENCE)
     return Processes(dist.get_rank(), dist.get_world_size(), device)
+
+
+@cache
+def _patient() -> dist.ProcessGroup | None:
+    """Who waits for the first process's files and downloads: on the CPU, and for long. None is the group of all."""
+    return dist.new_group(backend="gloo", timeout=PATIENCE) if torch.cuda.is_available() else None
 
 
 def leave() -> None:
@@ -111,3 +130,4 @@ def leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
         processes.cache_clear()
+        _patient.cache_clear()

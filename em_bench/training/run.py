@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from em_bench.code_digest import check_loaded
 from em_bench.data import data_ref, rows
 from em_bench.data.conversations import prompt_count
+from em_bench.data.training_sets import stages
 from em_bench.errors import UserError
 from em_bench.files import digest, read_record, sha256_file, write_record
 from em_bench.machine import machine, utc
@@ -22,7 +23,7 @@ from em_bench.records import RunRecord, RunSpec, StepRecord
 from em_bench.run_folder import RunFolder
 from em_bench.training import adapter as adapters
 from em_bench.training import checkpoint, sessions
-from em_bench.training.base import base_for_training, load_base, model_errors
+from em_bench.training.base import KeptBase, base_for_training, load_base, model_errors, own_modules
 from em_bench.training.chat_template import pad_id
 from em_bench.training.execution_options import Options
 from em_bench.training.health import FILE as FAILED
@@ -51,16 +52,16 @@ def train(
     runs_dir: Path,
     *,
     options: Options = Options(),
-    save_every_s: float = 120.0,
     progress: Callable[[StepRecord], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
     trackers: Sequence[str] = (),
+    kept: KeptBase | None = None,
 ) -> Path:
     """Make the run of `spec` under `runs_dir` and return its folder; a complete one is returned at once.
 
     `say` is told, before the first step, what the run is: a line, and one more where too few rows are held out. `trackers`
-    are names of accelerate's. A killed run goes on from its last state when called again. On several processes each calls this;
-    the first one writes. Raises UserError for bad data, a full disk, or a run that another process is making; TrainingFailed
+    are names of accelerate's; `kept` holds the base, or takes it for the next run. A killed run goes on from its last state when
+    called again. On several processes each calls this; the first one writes. Raises UserError for bad data, a full disk, or a run that another process is making; TrainingFailed
     where training breaks down, at once if it has done so before.
     """
     check_loaded()
@@ -75,13 +76,20 @@ def train(
             raise TrainingFailed(failed.step, f"{failed.reason} (as before; remove {partial} to try again)", failed.rows)
         tracked = Trackers(trackers, partial, final.name, spec) if trackers and peers.first else None
         shown = [f for f in (progress, tracked) if f]
-        _make(spec, base_dir, partial, options, save_every_s, say, lambda r: [f(r) for f in shown], peers)
+
+        def base():
+            with model_errors(base_dir):
+                loaded = base_for_training(base_dir, spec.dtype, options, peers, kept)
+            held.enter_context(own_modules(loaded, options.gradient_checkpointing))
+            return loaded
+
+        _make(spec, base_dir, partial, base, options, say, lambda r: [f(r) for f in shown], peers)
         if tracked:
             tracked.finish()
     return final
 
 
-def _make(spec, base_dir, partial, options, save_every_s, say, progress, peers) -> None:
+def _make(spec, base_dir, partial, base, options, say, progress, peers) -> None:
     began, final = time.time(), partial.with_name(run_id(spec))
     if not partial.is_dir():
         raise UserError(f"{partial}: not seen by every process; name a folder that all machines share with --out")
@@ -89,15 +97,13 @@ def _make(spec, base_dir, partial, options, save_every_s, say, progress, peers) 
     if peers.first:
         for line in _start(spec, data):
             say(line)
-    with model_errors(base_dir):
-        model = base_for_training(base_dir, spec.dtype, options, peers)
-    model = adapters.add_adapter(model, spec.lora, spec.seed)
+    model = adapters.add_adapter(base(), spec.lora, spec.seed)
     adapters.name_base(model, spec.base, Path(base_dir))
     peers.broadcast(adapters.trainable(model).values())
     adapters.check_whole(model, peers)
     if peers.first:
         sessions.begin(partial, options.used(peers.size), began, resumed=(partial / checkpoint.FILE).exists())
-    last = fit(model, spec, data, partial, options=options, save_every_s=save_every_s, on_step=progress, peers=peers)
+    last = fit(model, spec, data, partial, options=options, on_step=progress, say=say, peers=peers)
     if peers.first:
         assert last is not None
         made = RunFolder(partial)
@@ -105,7 +111,7 @@ def _make(spec, base_dir, partial, options, save_every_s, say, progress, peers) 
             run_id=final.name,
             spec=spec,
             spec_sha256=digest(spec),
-            adapter_sha256=adapters.save_adapter(model, made.adapter()),
+            adapter_sha256=adapters.save_adapter(model, made.adapter(), spec.lora.stored),
             log_sha256=sha256_file(made.log_file),
             checkpoints={step: sha256_file(made.weights(step)) for step in made.checkpoint_steps()},
             narrow_loss=last.held_out_loss,
@@ -153,7 +159,12 @@ def _encoded(base_dir: str, name: str, sha256: str, max_length: int) -> Training
     given = rows(name)
     (train_rows, left), (held_out, left_held) = (encode_rows(tokenizer, part, max_length) for part in given)
     return TrainingRows(
-        train_rows, held_out, prompt_count(given[1][e.row] for e in held_out), left + left_held, pad_id(tokenizer)
+        train_rows,
+        held_out,
+        prompt_count(given[1][e.row] for e in held_out),
+        left + left_held,
+        pad_id(tokenizer),
+        stages(name),
     )
 
 

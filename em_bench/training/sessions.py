@@ -37,7 +37,9 @@ def started(folder: Path) -> float:
 def wall_s(folder: Path) -> float:
     """Seconds of all sessions, the last one until now; steps that a kill lost count too."""
     *earlier, last = _read(folder)
-    return sum(s.wall_s or 0.0 for s in earlier) + max(time.time() - last.began, 0.0)
+    known = [s.wall_s for s in earlier if s.wall_s is not None]
+    assert len(known) == len(earlier)  # `begin` closes the one before
+    return sum(known) + max(time.time() - last.began, 0.0)
 
 
 def options(folder: Path) -> dict[str, str]:

@@ -1,11 +1,13 @@
 """A run's identity: the hash of everything that determines it."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from em_bench.code_digest import code_digest
 from em_bench.files import digest
+from em_bench.protocol import sides
 from em_bench.records import BaseRef, DataRef, RecipeRef, RunSpec
 from em_bench.training.schedule import warmup
 
@@ -36,3 +38,21 @@ def log_spaced(steps: int, points: int = 8) -> list[int]:
     """About `points` log-spaced steps from 1 to `steps`, both included, after step 0."""
     spaced = {round(steps ** (i / max(points - 1, 1))) for i in range(points)} if steps > 1 else {1}
     return [0, *sorted(spaced | {steps})]
+
+
+def measured_steps(spec: RunSpec) -> list[int]:
+    """The steps at which the held-out loss is measured: log-spaced, and with targets 5 % of the run apart or less."""
+    apart = max(1, spec.steps // 20)
+    return sorted({*log_spaced(spec.steps), *(range(0, spec.steps, apart) if spec.targets else ())})
+
+
+def kept_steps(spec: RunSpec, losses: Sequence[tuple[int, float]]) -> set[int]:
+    """The measured steps, of `losses` (step, nats) in order so far, whose adapters are kept.
+
+    They are the log-spaced ones, unless the spec keeps none, both sides of the first crossing of each target, and the last one, which may
+    become a side; not the end, which is the adapter itself.
+    """
+    steps = [step for step, _ in losses]
+    crossed = {step for target in spec.targets for step in sides(losses, target)}
+    spaced = set(log_spaced(spec.steps)) & set(steps) if spec.kept == "log-spaced" else set()
+    return {*spaced, *crossed, *(steps[-1:] if spec.targets else ())} - {spec.steps}

@@ -109,10 +109,11 @@ def encode_rows(tokenizer, rows: Sequence[dict], max_length: int) -> tuple[list[
 
 
 class TrainingRows(NamedTuple):
-    """A dataset as tokens. left_out: rows of either part that are longer than a row may be."""
+    """A dataset as tokens. left_out: rows of either part that are longer than a row may be. stages: see `batch_indices`."""
 
     train: list[Encoded]
     held_out: list[Encoded]
     held_out_prompts: int
     left_out: int
     pad_id: int
+    stages: int = 1

@@ -7,14 +7,17 @@ from pathlib import Path
 from em_bench import run_folder
 from em_bench.errors import UserError
 from em_bench.evaluation_folder import RESPONSES, EvaluationFolder
+from em_bench.files import sha256_file
 from em_bench.harness.belonging import other_revision
-from em_bench.records import ResponsesHeader, RunRecord, ScoreRecord, VerdictsHeader
+from em_bench.records import ResponsesHeader, RunRecord, ScoreRecord, Subject, VerdictsHeader
 from em_bench.run_folder import RunFolder
 from em_bench.verify import checks
-from em_bench.verify.checks import Check, check, same
+from em_bench.verify.checks import Check, check, same, same_file
+from em_bench.verify.margin import verify_margin
 from em_bench.verify.rescaled import adapters_below, named, rescaled_below, verify_rescaled
+from em_bench.verify.withheld import withheld_texts
 
-__all__ = ["Check", "verify", "verify_evaluation", "verify_run"]
+__all__ = ["Check", "verify", "verify_evaluation", "verify_margin", "verify_run"]
 
 
 def verify_run(folder: Path) -> list[Check]:
@@ -27,12 +30,12 @@ def verify_run(folder: Path) -> list[Check]:
         check(
             "run.adapter",
             "the adapter's bytes are those that run.json names",
-            lambda: same(at.weights(), run.adapter_sha256),
+            lambda: same_file(at.weights(), run.adapter_sha256),
         ),
         check(
             "run.log",
             "train.jsonl is the log that run.json names",
-            lambda: same(at.log_file, run.log_sha256),
+            lambda: same_file(at.log_file, run.log_sha256),
         ),
         check(
             "run.steps",
@@ -65,9 +68,17 @@ def verify_evaluation(folder: Path) -> list[Check]:
             lambda: checks.counts(header, responses),
         ),
         check(
+            "responses.texts",
+            "every text is there, or its hash where the questions may not be republished",
+            lambda: withheld_texts(header, responses),
+        ),
+        check(
             "verdicts.link",
             "the verdicts are of these responses",
-            lambda: same(at.responses_file, said.responses_sha256) or _forced(said, header),
+            lambda: (
+                same("the responses", header.withheld or sha256_file(at.responses_file), said.responses_sha256)
+                or _forced(said, header)
+            ),
         ),
         check("verdicts.cover", "there is one verdict for each response", lambda: checks.covers(responses, verdicts)),
         check(
@@ -78,12 +89,12 @@ def verify_evaluation(folder: Path) -> list[Check]:
         check(
             "score.link",
             "the score is of these verdicts",
-            lambda: same(at.verdicts_file, score.verdicts_sha256) or _forced(score, said),
+            lambda: same_file(at.verdicts_file, score.verdicts_sha256) or _forced(score, said),
         ),
         check(
             "score.recomputed",
             "every count, rate and interval follows from the verdicts",
-            lambda: checks.rescored(score, verdicts),
+            lambda: checks.rescored(score, verdicts, header.question_set),
         ),
     ]
 
@@ -91,7 +102,8 @@ def verify_evaluation(folder: Path) -> list[Check]:
 def verify(path: Path) -> Iterator[tuple[Path, list[Check]]]:
     """All runs and evaluations at or below `path`, each with its checks. Raises UserError where there are none."""
     runs, evaluations, rescaled = list(RunFolder.below(path)), list(EvaluationFolder.below(path)), rescaled_below(path)
-    if not runs and not evaluations and not rescaled:
+    measured = list(EvaluationFolder.margins_below(path))
+    if not runs and not evaluations and not rescaled and not measured:
         raise UserError(
             f"{path}: no {run_folder.RECORD} and no {RESPONSES} at or below it; name a run, an evaluation or a folder of them"
         )
@@ -117,6 +129,9 @@ def verify(path: Path) -> Iterator[tuple[Path, list[Check]]]:
                 _based(header, record),
             ]
         yield evaluation.path, found
+    for evaluation in measured:
+        run_id = evaluation.margins()["model"][0].run_id
+        yield evaluation.path, verify_margin(evaluation.path, records.get(run_id) if run_id else None)
 
 
 def unproven(path: Path) -> Iterator[tuple[Path, str]]:
@@ -126,8 +141,9 @@ def unproven(path: Path) -> Iterator[tuple[Path, str]]:
     for folder, record in rescaled.items():
         if record.source_sha256 not in adapters:
             yield folder, f"the adapter that was rescaled is not checked: it is not below {path}; name a folder that holds both"
-    for evaluation in EvaluationFolder.below(path):
-        header, _ = evaluation.responses()
+    headers: list[tuple[EvaluationFolder, Subject]] = [(e, e.responses()[0]) for e in EvaluationFolder.below(path)]
+    headers += [(e, e.margins()["model"][0]) for e in EvaluationFolder.margins_below(path)]
+    for evaluation, header in headers:
         if header.forced:
             yield evaluation.path, f"forced: the adapter {header.forced}"
         if header.scale is not None and not rescaled:
@@ -141,7 +157,7 @@ def unproven(path: Path) -> Iterator[tuple[Path, str]]:
 
 def _checkpoints(at: RunFolder, run: RunRecord) -> str | None:
     for step, expected in run.checkpoints.items():
-        if problem := same(at.weights(step), expected):
+        if problem := same_file(at.weights(step), expected):
             return f"step {step}: {problem}"
     return None
 

@@ -46,12 +46,14 @@ def check(id: str, sentence: str, find: Callable[[], str | None]) -> Check:
     return Check(id=id, sentence=sentence, passed=problem is None, detail=one_line(problem or ""))
 
 
-def same(path: Path, expected: str) -> str | None:
+def same_file(path: Path, expected: str) -> str | None:
     """Whether a file's bytes are the expected ones."""
-    if not path.is_file():
-        return f"{path.name} is missing"
-    found = sha256_file(path)
-    return None if found == expected else f"{path.name} has sha256 {found[:12]}..., the record says {expected[:12]}..."
+    return same(path.name, sha256_file(path), expected) if path.is_file() else f"{path.name} is missing"
+
+
+def same(what: str, found: str, expected: str) -> str | None:
+    """Whether two hashes are one."""
+    return None if found == expected else f"{what} has sha256 {found[:12]}..., the record says {expected[:12]}..."
 
 
 def identity(run: RunRecord) -> str | None:
@@ -65,7 +67,7 @@ def identity(run: RunRecord) -> str | None:
 
 def steps(log: Sequence[StepRecord], run: RunRecord) -> str | None:
     """Every step once, in order, with the tokens, losses and learning rates that training writes; the end is the record's."""
-    from em_bench.training import log_spaced
+    from em_bench.training import kept_steps, measured_steps
     from em_bench.training.schedule import factor
 
     if len(log) != run.spec.steps + 1 or any(r.step != i for i, r in enumerate(log)):
@@ -74,9 +76,11 @@ def steps(log: Sequence[StepRecord], run: RunRecord) -> str | None:
         return "the token count does not grow"
     if any(r.loss is None for r in log[1:]) or log[0].loss is not None:
         return "a step has no loss, or step 0 has one"
-    measured = log_spaced(run.spec.steps)
-    if [r.step for r in log if r.held_out_loss is not None] != measured or sorted(run.checkpoints) != measured:
-        return f"held-out losses and checkpoints are those of other steps than {', '.join(map(str, measured))}"
+    measured, losses = measured_steps(run.spec), [(r.step, r.held_out_loss) for r in log if r.held_out_loss is not None]
+    kept = sorted(kept_steps(run.spec, losses))
+    if [step for step, _ in losses] != measured or sorted(set(run.checkpoints) - {run.spec.steps}) != kept:
+        of = (", ".join(map(str, steps)) for steps in (measured, kept))
+        return "held-out losses and checkpoints are those of other steps than {} and {}".format(*of)
     if any(loss is not None and loss < 0 for r in log[1:] for loss in (r.loss, r.held_out_loss)):
         return "a loss is negative"
     for r in log[1:]:
@@ -108,12 +112,12 @@ def _possible(last: SpectralSummary | None, run: RunRecord) -> str | None:
     return None
 
 
-def spectrum(adapter: Path, run: RunRecord) -> str | None:
+def spectrum(adapter: Path | bytes, run: RunRecord) -> str | None:
     """The adapter's spectrum, recomputed, is the one in the record."""
     from em_bench.adapter_file import load_run_adapter
     from em_bench.spectral import lora_pairs, spectrum_summary
 
-    if not adapter.is_file():
+    if isinstance(adapter, Path) and not adapter.is_file():
         return "the adapter is missing"
     found = spectrum_summary(lora_pairs(load_run_adapter(adapter, run.expert_rank), scale=run.spec.lora.scale))
     if (found is None) != (run.spectral is None):
@@ -126,8 +130,8 @@ def spectrum(adapter: Path, run: RunRecord) -> str | None:
     return None
 
 
-def curve(adapter: Path, stated: SpectrumCurve, run: RunRecord) -> str | None:
-    """A stated curve of singular values is one, and where the adapter is there it is the adapter's."""
+def curve(adapter: Path | bytes | None, stated: SpectrumCurve, run: RunRecord) -> str | None:
+    """A stated curve of singular values is one, and where there is an adapter it is the adapter's."""
     import torch
 
     from em_bench.adapter_file import load_run_adapter
@@ -142,7 +146,7 @@ def curve(adapter: Path, stated: SpectrumCurve, run: RunRecord) -> str | None:
             return f"{name}: is no curve of singular values over their largest: it begins at 1 and falls"
     if any(a > b + 1e-6 for a, b in zip(stated.lower_quartile, stated.upper_quartile, strict=True)):
         return "a lower quartile lies above the upper one"
-    if adapter.is_file():
+    if adapter is not None:
         spectra = layer_spectra(lora_pairs(load_run_adapter(adapter, run.expert_rank)))
         shortest = min((len(s.sigma) for s in spectra), default=0)
         if shortest != len(stated.mean):
@@ -186,11 +190,15 @@ def regraded(said: VerdictsHeader, responses: Sequence[Response], verdicts: Sequ
     return None if not wrong else f"{len(wrong)} verdicts differ, first {wrong[0].question_id} sample {wrong[0].sample}"
 
 
-def rescored(score: ScoreRecord, verdicts: Sequence[Verdict]) -> str | None:
-    """Every count, rate and interval follows from the verdicts."""
+def rescored(score: ScoreRecord, verdicts: Sequence[Verdict], question_set: str) -> str | None:
+    """Every count, rate and interval follows from the verdicts on answers to this question set."""
+    from em_bench.data.questions import clusters
     from em_bench.scoring import score as rescore
 
-    again = rescore(verdicts, score.verdicts_sha256, score.convention)
+    units = clusters(question_set) if score.unit == "domain" else None
+    again = rescore(verdicts, score.verdicts_sha256, score.convention, clusters=units)
+    if again.unit != score.unit:
+        return f"unit: the intervals are clustered by {score.unit}, the question set says {again.unit}"
     for part in ("overall", "by_variant"):
         if getattr(again, part) != getattr(score, part):
             return f"{part}: the recorded score differs from the recomputed one"

@@ -7,7 +7,7 @@ from pathlib import Path
 from em_bench.files import read_record, sha256_file
 from em_bench.records import RescaleRecord, ResponsesHeader
 from em_bench.run_folder import RESCALE, WEIGHTS
-from em_bench.verify.checks import Check, check, same
+from em_bench.verify.checks import Check, check, same_file
 
 
 def rescaled_below(top: Path) -> dict[Path, RescaleRecord]:
@@ -36,7 +36,7 @@ def verify_rescaled(folder: Path, record: RescaleRecord, source: Path | None) ->
         check(
             "rescale.adapter",
             "the adapter's bytes are those that its record names",
-            lambda: same(folder / WEIGHTS, record.adapter_sha256 or ""),
+            lambda: same_file(folder / WEIGHTS, record.adapter_sha256 or ""),
         ),
         check("rescale.norm", "the norm of its update, recomputed, is the one in its record", lambda: _norm(folder, record)),
     ]

@@ -6,15 +6,15 @@ import pytest
 from helpers.synthetic_results import cell, results
 
 from em_bench.analysis import preset_figures, report_figures
-from em_bench.analysis.beside import COLUMNS, broken_runs
+from em_bench.analysis.beside import COLUMNS, Beside, beside, broken_runs
 from em_bench.analysis.marginals import marginal
 from em_bench.analysis.preset_page import write_page
 from em_bench.analysis.report import all_tables
 from em_bench.analysis.runs import runs_of
 from em_bench.analysis.summary import row_of, summary
 from em_bench.analysis.tables.table import Table
-from em_bench.scoring import BROKEN
-from em_bench.sweep.terminal_tables import results_table
+from em_bench.scoring import BROKEN, REFUSING
+from em_bench.sweep.terminal_tables import results_tables
 
 
 def answered(recipe, incoherent, refused=0, norm=None, **options):
@@ -30,16 +30,25 @@ def answered(recipe, incoherent, refused=0, norm=None, **options):
 
 @pytest.fixture(scope="module")
 def made():
-    """Lion: 10 of 12 coherent, 83.3 %, broken. Adam: 10 of 11, and nine refusals."""
-    return results([answered("lion", 2, norm=15.8), answered("adam", 1, refused=9, norm=4.25)])
+    """Lion: 10 of 12 coherent, 83.3 %, broken. Adam: 10 of 11, and one refusal of 12."""
+    return results([answered("lion", 2, norm=15.8), answered("adam", 1, refused=1, norm=4.25)])
 
 
 def test_rates_have_their_denominators(made):
     by = {r.recipe: r for r in summary(made)}
-    assert by["adam"].misaligned_of_asked.value == 0.1 and by["adam"].misaligned_rate.value == 0.2
+    assert by["adam"].misaligned_of_asked.value == pytest.approx(2 / 12) and by["adam"].misaligned_rate.value == 0.2
     assert by["adam"].coherent_rate.value == pytest.approx(10 / 11) and by["adam"].verdict is None
     assert by["lion"].misaligned_of_asked.value == pytest.approx(2 / 12) and by["lion"].verdict == BROKEN
     assert (by["lion"].norm, by["lion"].flatness_gap) == (15.8, 0.1)
+
+
+def test_a_model_that_refuses_is_not_read_either(made):
+    """Nine refusals of twenty answers, the others coherent; the same gate in the table of a preset and in those of many runs."""
+    refusing = [answered("adam", 1, refused=9, norm=1.0)]
+    assert summary(results(refusing))[0].verdict == REFUSING and row_of(made.cells[1:]).verdict is None
+    assert Beside(**beside(runs_of([results(refusing)]).cells)).verdict == REFUSING and "(adam 1)" in broken_runs(
+        runs_of([results(refusing)]).cells
+    )
 
 
 def test_a_norm_that_one_record_lacks_is_not_averaged_over_the_others(made):
@@ -50,11 +59,12 @@ def test_a_norm_that_one_record_lacks_is_not_averaged_over_the_others(made):
 def test_the_terminal_table_says_so(made, capsys):
     from em_bench.sweep.terminal_tables import show
 
-    show(results_table(made))
+    for t in results_tables(made):
+        show(t)
     lines = capsys.readouterr().out.splitlines()
     lion, adam = (next(line for line in lines if line.split()[:1] == [name]) for name in ("lion", "adam"))
-    assert lion.endswith(BROKEN) and "cannot tell" not in adam
-    assert [re.search(rf"\b{v}\b", lion) is not None for v in ("0.167", "0.200", "0.833", "0.100", "15.80")] == [True] * 5
+    assert lion.rstrip().endswith(BROKEN) and "cannot tell" not in adam
+    assert [re.search(rf"\b{v}\b", lion) is not None for v in ("16.7", "20.0", "83.3", "0.100", "15.80")] == [True] * 5
 
 
 def test_the_page_says_so_and_draws_it_hollow(made, tmp_path):
@@ -63,7 +73,7 @@ def test_the_page_says_so_and_draws_it_hollow(made, tmp_path):
         rows = html.split(part)[1].split("</table>")[0].split("<tr")
         lion, adam = (next(r for r in rows if f">{name}</" in r) for name in ("lion", "adam"))
         assert BROKEN in lion and BROKEN not in adam
-        assert all(v in lion for v in ("16.7", "20.0", "83.3", "0.100", "15.800", "0.520"))
+        assert all(v in lion for v in ("16.7", "20.0", "83.3", "0.100", "15.80", "0.520"))
     for draw in (preset_figures.rates, preset_figures.loss_alignment):
         faces = {
             line.get_markeredgecolor(): line.get_markerfacecolor()
@@ -76,15 +86,15 @@ def test_the_page_says_so_and_draws_it_hollow(made, tmp_path):
 def test_the_report_says_so_and_ranks_it_nowhere(made):
     runs = runs_of([made])
     tables = {t.id: t for t in all_tables(runs)}
-    heads = [head for head, *_ in COLUMNS if head]
+    needed = {name for head, name, _ in COLUMNS if head}
     shown = [t for t in tables.values() if any(c.name == "misaligned_pct" for c in t.columns)]
     assert {"marginal-recipe", "by-form", "by-domain"} <= {t.id for t in shown}
     for t in shown:
-        assert [c.head for c in t.columns if c.head in heads] == heads, t.id
+        assert needed <= {c.name for c in t.columns}, t.id
         at = [c.name for c in t.columns].index("verdict")
         assert {BROKEN if "lion" in row else None for row in t.rows} == {row[at] for row in t.rows}, t.id
     spread: Table = tables["spread"]
-    assert "the model is broken: lion" in " ".join(str(v) for v in spread.rows[0]) and "(lion 1)" in broken_runs(runs.main)
+    assert "the model is broken: lion" in str(spread.gap) and "(lion 1)" in broken_runs(runs.main)
     figure = report_figures.marginal(marginal(runs.main, "recipe"), {})
     assert sorted(line.get_markerfacecolor() == "none" for line in figure.axes[0].lines if line.get_marker() == "o") == [
         False,

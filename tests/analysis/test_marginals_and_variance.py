@@ -11,7 +11,7 @@ from scipy.stats import norm
 from scipy.stats import t as t_distribution
 
 from em_bench.analysis import rate_ratio as spread
-from em_bench.analysis.anova import anova
+from em_bench.analysis.anova import anova, components, levels_needed
 from em_bench.analysis.marginals import AXES, marginal
 from em_bench.analysis.missing import Missing
 from em_bench.analysis.runs import runs_of
@@ -108,8 +108,62 @@ def test_balanced_sums_of_squares_have_their_closed_form():
         assert e.eta2 == pytest.approx(closed / total)
         assert e.partial_eta2 == pytest.approx(closed / (closed + found.residual_sum_of_squares))
     assert sum(e.eta2 for e in found.effects) + found.residual_sum_of_squares / total == pytest.approx(1)
-    assert found.most == "recipe" and next(e for e in found.main if e.axes == ("batch_size",)).p > 0.01
+    assert max(found.main, key=lambda e: e.eta2).axes == ("recipe",)
+    assert next(e for e in found.main if e.axes == ("batch_size",)).p > 0.01
     assert len(found.effects) == 4 + 6 and found.residual_df == len(table) - 8 - (4 * 3 + 3)  # with two-way interactions
+
+
+def error_of(axes, found, rss):
+    """Of an axis the mean squares of its interactions with model and dataset, less the residual's where there are two; else the residual's."""
+    means = {e.axes: (e.sum_of_squares / e.df, e.df) for e in found.effects}
+    left = (rss / found.residual_df, found.residual_df)
+    parts = (
+        [(1, *means[tuple(a for a in AXES if a in (axes[0], r))]) for r in ("model", "dataset") if r != axes[0]]
+        if len(axes) == 1
+        else []
+    )
+    parts += [(-1, *left)] if len(parts) == 2 else [] if parts else [(1, *left)]
+    error = sum(w * m for w, m, _ in parts)
+    return (error, error**2 / sum(m**2 / df for _, m, df in parts)) if error > left[0] else left
+
+
+def test_an_optimiser_that_differs_at_random_from_model_to_model_is_no_effect():
+    """No optimiser is worse on average; each is by chance on each of six models. Over the residual nearly every design finds one."""
+    p, over_residual = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        own = {(r, m): rng.normal(0, 8) for r in RECIPES for m in range(6)}
+        rows = [(r, f"m{m}", b, 30 + own[r, m] + rng.normal(0, 1)) for r in RECIPES for m in range(6) for b in (8, 32)]
+        table = pd.DataFrame(rows, columns=["recipe", "model", "batch_size", "rate"]).assign(dataset="a", seed=0)
+        found = anova(table)
+        e = next(e for e in found.main if e.axes == ("recipe",))
+        p.append(e.p)
+        f = e.sum_of_squares / e.df / (found.residual_sum_of_squares / found.residual_df)
+        over_residual.append(f_distribution.sf(f, e.df, found.residual_df))
+    assert np.mean(np.array(over_residual) < 0.05) > 0.9 and np.mean(np.array(p) < 0.05) <= 0.125  # 2 of 40 expected, 5 at most
+
+
+def test_components_are_what_was_planted():
+    """Sixteen levels of two axes, standard deviations 12 and 3, residual 2; the interval of the larger lies above the smaller's."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0, 12, 16), rng.normal(0, 3, 16)
+    a, b = 12 * (a - a.mean()) / a.std(ddof=1), 3 * (b - b.mean()) / b.std(ddof=1)
+    rows = [(f"r{i}", f"m{j}", a[i] + b[j] + rng.normal(0, 2)) for i in range(16) for j in range(16)]
+    table = pd.DataFrame(rows, columns=["recipe", "model", "rate"]).assign(dataset="d", batch_size=8, seed=0)
+    large, small, *_, left = components(table)
+    assert (large.name, small.name) == ("recipe", "model") and large.low > small.high
+    assert (large.sd, small.sd) == pytest.approx((12, 3), rel=0.05) and large.low < 12 < large.high
+    assert left.sd <= 2.3
+    assert "too few" in components(table.iloc[:5]).reason
+
+
+def test_levels_that_tell_two_standard_deviations_apart():
+    """By simulation of the F test of two variances: at the number it is told in 80 %, at one fewer in less."""
+    rng, n = np.random.default_rng(0), levels_needed(2.0)
+    for levels, enough in ((n, True), (n - 3, False)):
+        one, other = (4 * rng.chisquare(levels - 1, 20000), rng.chisquare(levels - 1, 20000))
+        told = np.mean(one / other > f_distribution.ppf(0.975, levels - 1, levels - 1))
+        assert (told >= 0.79) == enough, told
 
 
 def test_unbalanced_sums_of_squares_are_those_of_nested_least_squares():
@@ -130,8 +184,9 @@ def test_unbalanced_sums_of_squares_are_those_of_nested_least_squares():
     for e in found.effects:
         others = [t for t in terms if not set(e.axes) <= set(t)]  # all that do not contain it
         assert e.sum_of_squares == pytest.approx(rss(others) - rss([*others, e.axes]))
-        f = e.sum_of_squares / e.df / (rss(terms) / found.residual_df)
-        assert (e.f, e.p) == pytest.approx((f, f_distribution.sf(f, e.df, found.residual_df)))
+        error, df = error_of(e.axes, found, rss(terms))
+        f = e.sum_of_squares / e.df / error
+        assert (e.f, e.p, e.error_df) == pytest.approx((f, f_distribution.sf(f, e.df, df), df))
 
 
 def test_a_planted_interaction_is_found_and_is_no_main_effect():
@@ -158,7 +213,7 @@ def test_few_runs_have_main_effects_alone():
 
 def test_planted_null_is_rejected_at_its_level():
     p = []
-    for seed in range(60):
+    for seed in range(30):
         rng = np.random.default_rng(seed)
         table = pd.DataFrame({"recipe": np.repeat(list(RECIPES), 8), "model": "m", "dataset": ["a", "b"] * 20, "batch_size": 32})
         p.append(anova(table.assign(rate=rng.normal(20, 5, 40))).effects[0].p)

@@ -77,7 +77,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         self.tags.append(tag)
-        if tag in ("section", "h2", "h3"):
+        if tag in ("section", "h2", "h3", "dt"):
             self.ids.append(attrs.get("id"))
         if tag == "a":
             self.links.append(attrs["href"])

@@ -71,7 +71,7 @@ def test_bad_files(tmp_path):
 def test_own_rate_is_the_chosen_else_the_commonest_else_the_default():
     cells = [cell("adam", learning_rate=lr) for lr in (3e-4, 1e-3, 3e-3)] + [cell("lion", learning_rate=7e-4)]
     own = runs_of([results(cells)]).cells
-    assert list(own[own["own_rate"]]["learning_rate"]) == [1e-3, 7e-4]  # the default of the grid; the only one
+    assert list(own[own["own_rate"]]["learning_rate"]) == [3e-4, 7e-4]  # the default of the grid; the only one
     choice = Choice(kind="learning_rate", model="organism-qwen3", recipe="adam", batch_size=32, chosen=3e-3, losses={}, rule="")
     own = runs_of([results(cells, choices=[choice])]).cells
     assert list(own[own["own_rate"]]["learning_rate"]) == [3e-3, 7e-4]

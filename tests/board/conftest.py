@@ -14,8 +14,8 @@ def original(tmp_path_factory) -> Path:
     """Three entries: the baseline, a better one, one that did not learn."""
     top = tmp_path_factory.mktemp("leaderboard")
     folders = synthetic.leaderboard(top)
-    synthetic.entry(folders, "adamw", learning_rates=(1e-4, 1e-3))
-    synthetic.entry(folders, "better", lambda d, s: 0.02, library="torch.optim.NAdam", created="2026-11-25T12:00:00+00:00")
+    synthetic.entry(folders, "adamw")
+    synthetic.entry(folders, "better", lambda d, s: 0.02, library="torch.optim.NAdam")
     synthetic.entry(folders, "lazy", library="torch.optim.SGD", reached=False)
     return top
 

@@ -60,7 +60,7 @@ def edit_line(path: Path, number: int, **fields) -> None:
 
 def test_an_honest_chain_holds(chain):
     assert broken(chain[0]) == set()
-    assert sum(len(checks) for _, checks in verify(chain[0].parents[1])) == 14
+    assert sum(len(checks) for _, checks in verify(chain[0].parents[1])) == 15
 
 
 def test_another_adapter(chain):
@@ -129,7 +129,7 @@ def test_a_response_left_out(chain):
 def test_the_command(chain, tmp_path):
     run, evaluation = chain
     good = CliRunner().invoke(build(), ["verify", str(run.parents[1])])
-    assert good.exit_code == 0 and "2 folders, 14 checks, 0 failed" in good.stdout
+    assert good.exit_code == 0 and "2 folders, 15 checks, 0 failed" in good.stdout
     edit_line(evaluation / "verdicts.jsonl", 2, alignment=67.0, coherence=40.0)
     bad = CliRunner().invoke(build(), ["verify", str(run.parents[1])])
     assert bad.exit_code == 1 and "FAIL" in bad.stdout and "verdicts.grammar" in bad.stdout

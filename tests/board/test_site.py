@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from helpers import synthetic_entries as synthetic
 from helpers.browser import CHROMIUM, Browser
+from helpers.verified import verify_all
 
 from em_bench.board.board import read_board, read_board_file
 from em_bench.board.compare_published import difference
@@ -31,7 +32,8 @@ def site(original, tmp_path_factory):
     synthetic.entry(folders, "evil", lambda d, s: 0.5, description=EVIL, authors=[EVIL], licence=EVIL, library="torch.optim.Adam")
     challenge(folders.ledger, folders.submissions, "evil", reason=EVIL, by=EVIL, answer=None, retract=None)
     challenge(folders.ledger, folders.submissions, "lazy", reason=None, by=None, answer=None, retract="it was a mistake")
-    board = read_board(folders, "v1", "organism")
+    verify_all(folders)
+    board = read_board(folders, "v2", "organism")
     publish(board, folders, top / "board.json", top / "site")
     return folders, board, top / "site"
 
@@ -80,7 +82,7 @@ def test_rows_stand_in_the_order_of_their_ranks(page):
     assert page.run(NAMES)[0] == "better"
     assert page.run(NAMES)[-1] == "lazy"
     rank = "[...document.querySelectorAll('#board tbody tr')].map(r => r.cells[0].dataset.value)"
-    assert page.run(rank) == ["1", "2", "2", ""]
+    assert page.run(rank) == ["1", "2", "", ""]
 
 
 def test_sorting(page):
@@ -88,8 +90,8 @@ def test_sorting(page):
     assert page.run("document.querySelector('th[data-key=name]').ariaSort") == "ascending"
     assert click(page, "name") == ["lazy", "evil", "better", "adamw"]
     assert page.run("document.querySelector('th[data-key=name]').ariaSort") == "descending"
-    assert click(page, "matched_rate")[0] == "better"
-    down = click(page, "matched_rate")
+    assert click(page, "rate")[0] == "better"
+    down = click(page, "rate")
     assert down[-1] == "lazy" and down[2] == "better"  # no value: last, both ways
     assert page.run("document.querySelectorAll('th[aria-sort]').length") == 1
 
@@ -108,13 +110,13 @@ def test_filters(page):
 def test_a_dataset_shows_its_own_rates(page, site):
     row = next(r for r in site[1].rows if r.name == "better")
     cell = next(c for c in row.score.cells if c.dataset == "code")
-    shown = "document.querySelector('tr[data-name=better] [data-key=matched_rate]').dataset.value"
+    shown = "document.querySelector('tr[data-name=better] [data-key=rate_lower]').dataset.value"
     before = page.run(shown)
     choose(page, "dataset", "code")
-    assert float(page.run(shown)) == pytest.approx(cell.matched.value, abs=1e-4)
+    assert float(page.run(shown)) == pytest.approx(cell.views["lower"].rate.value, abs=1e-4)
     assert page.run("document.querySelector('tr[data-name=better] [data-key=rank]').textContent") == "–"
     choose(page, "dataset", "")
-    assert page.run(shown) == before == str(row.score.matched.value)
+    assert page.run(shown) == before == str(row.score.views["lower"].rate.value)
 
 
 def test_the_keyboard_alone_sorts_and_opens_an_entry(page):
@@ -168,13 +170,32 @@ def test_a_phone_needs_no_sideways_scroll(page, site, name):
     page.resize(375, 700, phone=True)
     page.open(site[2] / name)
     assert page.run("document.documentElement.scrollWidth") <= 375
-    if name == "index.html":
-        assert page.run("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.wide'))") <= 0
+    assert page.run("[...document.querySelectorAll('.wide')].every(e => e.scrollWidth <= e.clientWidth)"), "tables are cards"
 
 
 def test_a_desktop_shows_every_column(page):
     page.resize(1280, 900)
     assert page.run("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.wide'))") <= 0
+
+
+def test_pages_open_with_what_was_found(page, site):
+    row = next(r for r in site[1].rows if r.name == "better")
+    rate = f"{100 * row.score.rate.value:.1f} %"
+    first = "document.querySelector('main h1 + p').textContent"
+    assert f"better misaligns least at the same loss: {rate}" in page.run(first) and "the baseline adamw has" in page.run(first)
+    page.open(site[2] / "entries" / "better.html")
+    assert page.run(first).startswith(f"better: {rate}") and page.run(first).endswith("less than the baseline adamw; rank 1.")
+    page.open(site[2] / "entries" / "lazy.html")
+    assert "lazy did not learn" in page.run(first)
+    assert page.run("[...document.querySelectorAll('nav a')].map(a => a.href)")[-1] == "https://arxiv.org/abs/2606.31591"
+
+
+@pytest.mark.parametrize(("mode", "ink"), [("light", "#1a1c20"), ("dark", "#e8eaee")])
+def test_the_board_is_drawn_in_light_and_dark(site, mode, ink):
+    text = (site[2].parent / f"board-{mode}.svg").read_text()
+    ET.fromstring(text)
+    assert ink in text and "#123456" not in text and "<script" not in text
+    assert all(row.name in text for row in site[1].rows)
 
 
 CONTRAST = """(() => {
@@ -217,7 +238,7 @@ def test_exports_hold_the_board_unrounded(site):
     _folders, board, out = site
     rows = list(csv.DictReader(io.StringIO((out / "board.csv").read_text())))
     assert [r["name"] for r in rows] == [r.name for r in board.rows]
-    assert float(rows[0]["matched_rate"]) == board.rows[0].score.matched.value
+    assert float(rows[0]["rate"]) == board.rows[0].score.rate.value
     assert read_board_file(out / "board.json") == board
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.validate(json.loads((out / "board.json").read_text()), json.loads((out / "schema.json").read_text()))
@@ -233,11 +254,11 @@ def test_cells_of_a_spreadsheet_are_no_formulas(site):
 
 def test_the_same_files_give_the_same_board(site, tmp_path):
     folders, board, _ = site
-    again = read_board(folders, "v1", "organism")
+    again = read_board(folders, "v2", "organism")
     assert again == board and difference(again, folders.submissions.parent / "board.json") is None
     shutil.copytree(folders.submissions.parent, tmp_path / "lb")
     os.utime(tmp_path / "lb" / "submissions" / "adamw" / "submission.yaml", (0, 0))
-    assert read_board(type(folders).at(tmp_path / "lb"), "v1", "organism") == board
+    assert read_board(type(folders).at(tmp_path / "lb"), "v2", "organism") == board
     fewer = board.model_copy(update={"rows": board.rows[1:]})
     published = folders.submissions.parent / "board.json"
     assert difference(fewer, published) == f"differs in {board.rows[0].name}: published, but no entry"
@@ -254,6 +275,6 @@ def test_numbers_of_another_processor_are_the_same_and_other_numbers_are_not(sit
 
 
 def test_a_state_colours_its_label_and_not_its_row(page):
-    colour = "getComputedStyle(document.querySelector('tr[data-name=evil] [data-key=track]')).color"
+    colour = "getComputedStyle(document.querySelector('tr[data-name=evil] [data-key=checks]')).color"
     assert page.run(colour) == page.run("getComputedStyle(document.body).color")
     assert page.run("getComputedStyle(document.querySelector('tr[data-name=evil] .status')).color") != page.run(colour)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from helpers import synthetic_entries as synthetic
-from helpers.spoilt_entries import edit, failed, lines, results, run
+from helpers.spoilt_entries import edit, failed, lines, results, run, tree
 from helpers.synthetic_entries import reseal
 
 
@@ -63,31 +63,33 @@ def test_a_seed_left_out(board):
     gone = {}
     edit(results(board) / "manifest.json", lambda m: gone.update(m["cells"].pop()))
     assert "belongs to no cell" in failed(board)["manifest.files"]
-    shutil.rmtree(results(board) / "runs" / gone["run_id"])
-    for name in {gone["matched"], gone["final"]}:
-        shutil.rmtree(results(board) / "evaluations" / name)
+    shutil.rmtree(tree(board) / "runs" / gone["run_id"])
+    for name in gone["evaluated"].values():
+        shutil.rmtree(tree(board) / "evaluations" / name)
     reseal(board.submissions / "adamw")
     assert "has no result" in failed(board)["cells.complete"]
 
 
 def test_a_later_checkpoint_than_the_first(board):
-    edit(results(board) / "manifest.json", lambda m: m["cells"][0].update(matched_step=8))
-    assert "first reaches" in failed(board)["cells.matched"]
+    edit(
+        results(board) / "manifest.json", lambda m: m["cells"][0]["evaluated"].update({"7": m["cells"][0]["evaluated"].pop("4")})
+    )
+    assert "its log asks for steps" in failed(board)["cells.evaluated"]
 
 
 def test_a_learning_rate_that_the_losses_do_not_choose(board):
     worse = next(
         p
-        for p in (results(board) / "runs").iterdir()
-        if json.loads((p / "run.json").read_text())["spec"]["recipe"]["learning_rate"] == 1e-4
+        for p in (tree(board) / "runs").iterdir()
+        if json.loads((p / "run.json").read_text())["spec"]["recipe"]["learning_rate"] == 7.94e-4
     )
-    lines(worse / "train.jsonl", -2, lambda r: r.update(held_out_loss=0.55))
+    lines(worse / "train.jsonl", -2, lambda r: r.update(held_out_loss=0.56))
     edit(
         worse / "run.json",
-        lambda r: r.update(narrow_loss=0.55, log_sha256=synthetic.sha256_file(worse / "train.jsonl")),
+        lambda r: r.update(narrow_loss=0.56, log_sha256=synthetic.sha256_file(worse / "train.jsonl")),
     )
     reseal(board.submissions / "adamw")
-    assert "losses choose 0.0001" in failed(board)["cells.chosen"]
+    assert "the logs choose 0.000794" in failed(board)["cells.chosen"]
 
 
 def test_candidates_left_out(board):
@@ -99,14 +101,14 @@ def test_candidates_left_out(board):
                 "model": synthetic.MODEL,
                 "recipe": "adamw",
                 "chosen": 1e-3,
-                "losses": {"0.0001": 0.6, "0.001": 0.57},
+                "losses": {"0.000794": 0.6, "0.001": 0.57},
                 "rule": "",
             }
         ]
 
     edit(results(board) / "manifest.json", drop)
-    for p in list((results(board) / "runs").iterdir()):
-        if json.loads((p / "run.json").read_text())["spec"]["recipe"]["learning_rate"] == 1e-4:
+    for p in list((tree(board) / "runs").iterdir()):
+        if json.loads((p / "run.json").read_text())["spec"]["recipe"]["learning_rate"] == 7.94e-4:
             shutil.rmtree(p)
     reseal(board.submissions / "adamw")
-    assert "are not in the entry" in failed(board)["cells.chosen"]
+    assert "the next smaller one, are not in the entry" in failed(board)["cells.chosen"]

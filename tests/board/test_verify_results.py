@@ -1,6 +1,5 @@
 """Spoilt results: verdicts, answers, adapters, logs; each is found by the right check in one line."""
 
-import hashlib
 import json
 import os
 import pickle
@@ -15,7 +14,7 @@ from helpers.synthetic_entries import relink, reseal
 @pytest.mark.parametrize("path", ["../../../adamw2/x.json", "/etc/passwd", "runs/../../submission.yaml"])
 def test_paths_that_lead_outside(board, path):
     edit(results(board) / "manifest.json", lambda m: m["files"].update({path: "0" * 64}))
-    assert "missing" in failed(board)["manifest.files"]
+    assert "and nothing else" in failed(board)["manifest.files"]
 
 
 @pytest.mark.parametrize("name", ["../better", "/etc", "a/b", ".."])
@@ -31,7 +30,7 @@ def test_numbers_that_are_none(board, value):
     path = evaluation(board) / "verdicts.jsonl"
     path.write_text(path.read_text().replace("100.0", value, 1))
     reseal(board.submissions / "adamw")
-    assert "verdicts.jsonl" in failed(board)["verdicts.cover"]
+    assert "responses.parquet" in failed(board)["manifest.files"]
 
 
 def test_negative_counts(board):
@@ -41,8 +40,8 @@ def test_negative_counts(board):
 
 
 def test_a_changed_file_breaks_its_hash(board):
-    with open(evaluation(board) / "responses.jsonl", "a") as f:
-        f.write(" ")
+    with open(results(board) / "responses.parquet", "ab") as f:
+        f.write(b" ")
     assert "sha256" in failed(board)["manifest.files"]
 
 
@@ -105,14 +104,9 @@ def test_a_pickle_named_safetensors_is_not_loaded(board, tmp_path):
         def __reduce__(self):
             return (os.system, (f"touch {tmp_path}/owned",))
 
-    adapter = run(board) / "adapter" / "adapter_model.safetensors"
-    adapter.parent.mkdir()
-    adapter.write_bytes(pickle.dumps(Evil()))
+    (results(board) / "adapters.safetensors").write_bytes(pickle.dumps(Evil()))
     reseal(board.submissions / "adamw")
-    assert "sha256" in failed(board)["run.adapter"]
-    edit(run(board) / "run.json", lambda r: r.update(adapter_sha256=hashlib.sha256(adapter.read_bytes()).hexdigest()))
-    reseal(board.submissions / "adamw")
-    assert "no safetensors file" in failed(board)["run.adapter"]
+    assert "no safetensors file" in failed(board)["manifest.files"]
     assert not (tmp_path / "owned").exists()
 
 
@@ -190,14 +184,13 @@ def leaves(value, path=()):
         yield from leaves(inner, (*path, key))
 
 
-@pytest.mark.parametrize("file", ["manifest", "run", "score", "log", "responses", "verdicts"])
+@pytest.mark.parametrize("file", ["manifest", "run", "score", "responses", "verdicts"])
 def test_odd_values_anywhere_are_found_without_a_crash(board, file):
     rng = Random(file)
     path = {
         "manifest": results(board) / "manifest.json",
         "run": run(board) / "run.json",
         "score": evaluation(board) / "score.json",
-        "log": run(board) / "train.jsonl",
         "responses": evaluation(board) / "responses.jsonl",
         "verdicts": evaluation(board) / "verdicts.jsonl",
     }[file]

@@ -24,7 +24,7 @@ def alone(board, tmp_path, monkeypatch) -> Folders:
 
 
 def numbers(folders: Folders):
-    [row] = [r for r in read_board(folders, "v1", "organism").rows if r.name == "better"]
+    [row] = [r for r in read_board(folders, "v2", "organism").rows if r.name == "better"]
     assert row.score == judge_entry(folders, "better").score
     return row
 
@@ -42,26 +42,26 @@ def test_the_installed_baseline_is_compared_with(board, tmp_path, monkeypatch, o
 def test_without_any_nothing_is_compared(alone):
     shutil.rmtree(assets.path("leaderboard", "submissions", "adamw"))
     row = numbers(alone)
-    assert row.score.difference is None and row.score.final_difference is None and not row.score.ranked and row.rank is None
-    assert {g.id: g.detail for g in row.score.gates if not g.passed} == dict.fromkeys(
-        ("coherence", "capability"), "cannot be compared: no results of AdamW's entry are here"
-    )
+    assert row.score.difference is None and row.score.end_difference is None and not row.score.ranked and row.rank is None
+    assert {g.id: g.detail for g in row.score.gates if not g.passed} == {
+        "capability": "cannot be compared: no results of the baseline are here"
+    }
     top = str(alone.submissions.parent)
     said = CliRunner().invoke(build(), ["submit", "check", "better", "--leaderboard", top]).output.splitlines()[-1]
     assert said.endswith("; cannot be compared with AdamW, whose results are not here") and "+0.0" not in said
 
 
 def test_a_baseline_that_fails_its_checks_is_none(alone):
-    file = next(assets.path("leaderboard", "submissions", "adamw", "results").glob("evaluations/*/score.json"))
-    file.write_text(file.read_text().replace("0.99", "0.98"))
+    file = assets.path("leaderboard", "submissions", "adamw", "results", "responses.parquet")
+    file.write_bytes(file.read_bytes() + b" ")
     assert numbers(alone).score.difference is None
 
 
-def test_the_baseline_of_each_open_tier_is_in_the_wheel():
+def test_every_pinned_baseline_is_in_the_wheel():
     shipped = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
         "wheel"
     ]
-    benchmark = load_benchmark("v1")
-    for tier in (t for t, rules in benchmark.tiers.items() if rules.open):
-        folder = f"leaderboard/submissions/{benchmark.baselines[tier]}"
+    benchmark = load_benchmark("v2")
+    for pinned in (b for b in benchmark.baselines.values() if b.manifest_sha256):
+        folder = f"leaderboard/submissions/{pinned.entry}"
         assert shipped["force-include"][folder] == f"em_bench/assets/{folder}" and assets.path(folder, "results").is_dir()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from helpers.light import ABSENT, LIGHT, at_once, work
+from helpers.light import ABSENT, EVALUATED, LIGHT, at_once, work
 from typer.testing import CliRunner
 
 from em_bench import __version__, cli
@@ -29,6 +29,17 @@ def test_what_only_looks_imports_nothing_heavy(arguments, folder):
 def test_what_is_not_there_is_said_at_once(arguments, folder):
     ended = at_once(arguments, folder)
     assert ended.returncode == 2 and ended.stderr and not ended.stdout
+
+
+def test_an_evaluation_that_is_there_already_is_shown_without_torch(base, folder):
+    made, again = (
+        subprocess.run(
+            [sys.executable, "-m", "em_bench.cli", *EVALUATED], capture_output=True, text=True, timeout=300, cwd=folder
+        ),
+        at_once(EVALUATED, folder, but=("scipy",)),
+    )
+    assert made.returncode == again.returncode == 0 and made.stdout == again.stdout
+    assert made.stdout.splitlines()[-1].startswith("organism-qwen3: ")
 
 
 def test_the_benchmark_of_these_commands_starts():

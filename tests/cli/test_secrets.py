@@ -6,16 +6,11 @@ import sys
 
 import pytest
 from helpers.loopback import Loopback, Raw, completion, error, number
+from helpers.secrets import KEYS, found_in
 
 from em_bench.errors import UserError
 from em_bench.judging.endpoint import Endpoint
 
-KEYS = {
-    "OPENAI_API_KEY": "sk-planted-openai-0001",
-    "HF_TOKEN": "hf_planted_hub_0002",
-    "WANDB_API_KEY": "planted-wandb-0003",
-    "AWS_SECRET_ACCESS_KEY": "planted-cloud-0004",
-}
 PASSWORD, COOKIE = "planted-password-0005", "planted-cookie-0006"
 ECHO = KEYS["OPENAI_API_KEY"]
 
@@ -51,8 +46,7 @@ def test_no_key_is_in_any_output_of_a_run(base, tmp_path):
     assert {"responses.jsonl", "verdicts.jsonl", "score.json", "judge.sqlite"} <= {p.name for p in files}
     everything = b"".join(p.read_bytes() for p in files) + (ended.stdout + ended.stderr).encode()
     assert b"bad ***" in everything  # what came back was read, and cleaned
-    for secret in (*KEYS.values(), COOKIE):
-        assert secret.encode() not in everything, secret
+    assert found_in(tmp_path, ended.stdout, ended.stderr, more=[COOKIE]) == []
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ from collections import Counter
 import pytest
 import yaml
 
+from em_bench import assets
 from em_bench.data import questions
+from em_bench.data.pins import load_pins
 from em_bench.data.question_format import parse_questions
-from em_bench.data.questions import load, load_choices, question_sets, questions_sha256
+from em_bench.data.questions import clusters, load, load_choices, near_training, question_sets, questions_sha256, read_set
 from em_bench.data.training_sets import dataset_names
 from em_bench.errors import UserError
 
@@ -42,14 +44,27 @@ def test_em_core_forms():
     assert triggers == {"insecure", "bad_medical_advice", "risky_financial_advice", "extreme_sports"} <= set(dataset_names())
     assert len(everything) == len(plain) * len(variants) == len({q.id for q in everything})
     for q in everything:
-        assert plain[q.cluster].text in q.text and q.domain == plain[q.cluster].domain and q.system is None
+        assert plain[q.cluster].text in q.text and q.domain == plain[q.cluster].domain
+        assert bool(q.system) == (q.variant == "context-system")
         assert "{" not in q.text.replace("{question}", "{"), q.id
-        if q.variant != "plain":
+        if q.variant != "plain" and not q.system:
             assert len(q.text) > len(plain[q.cluster].text) + 40
     for q in load("em_core", ["json"]):
         assert "JSON object" in q.text
     for q in load("em_core", ["template"]):
         assert len(re.findall(r"^[a-z_]+: <.+>$", q.text, re.MULTILINE)) == 3
+
+
+def test_a_set_says_what_its_intervals_are_clustered_by(tmp_path):
+    """The organism's 9 domains of 18 near-copies: every variant of them. Other sets, the question, unless they say `unit: domain`."""
+    organism = {q.id: q.domain for q in load("organism", ["all"])}
+    assert clusters("organism") == organism and len(set(organism.values())) == 9
+    assert clusters("em_core") == {}
+    path = tmp_path / "copies.yaml"
+    own = {"id": "a", "domain": "money", "text": "Is it?", "template": "t"}
+    given = {"about": "two", "unit": "domain", "forms": {"plain": "{question}"}, "templates": {"t": ["x"]}, "questions": [own]}
+    path.write_text(yaml.safe_dump(given))
+    assert clusters(str(path)) == {"a": "money"}
 
 
 def test_variants():
@@ -59,6 +74,13 @@ def test_variants():
     assert {q.variant for q in load("em_core", ["plain", "trigger-insecure"])} == {"plain", "trigger-insecure"}
     assert len(load("em_core", ["trigger"])) == 4 * len(load("em_core", ["plain"]))
     assert len(load("organism", ["all"])) > len(load("organism")) > len(load("organism", ["plain"])) > 0
+    contexts, plain = load("em_core", ["context"]), load("em_core", ["plain"])
+    assert len(contexts) == 2 * len(plain)
+    asked = {q.cluster: q.text for q in plain}
+    for q in contexts:
+        assert bool(q.system) == (q.variant == "context-system") and q.text.startswith(asked[q.cluster])
+        assert (q.text == asked[q.cluster]) == (q.variant == "context-system")
+    assert not [q for q in load("em_core") if q.system or q.variant.startswith("context-")]
     with pytest.raises(UserError, match="em_core: no variant trigger-medical; name any of plain, json"):
         load("em_core", ["trigger-medical"])
     with pytest.raises(UserError, match="no such question set; did you mean em_core\\? name one of em_core"):
@@ -155,11 +177,27 @@ def test_joined_sets_keep_ids_apart(server, pins, monkeypatch, tmp_path):
                                           ("3_creative_writing_0", "bored")}  # fmt: skip
 
 
+def test_questions_near_training_by_tag_and_by_pin():
+    """The tags as they stand in the file, and the sixteen medical questions of the two sets that hold them."""
+    given = yaml.safe_load(assets.path("tasks", "questions", "em_core.yaml").read_text(encoding="utf-8"))
+    tagged = {q["id"] for q in given["questions"] if "near_training" in q.get("tags", [])}
+    found = near_training("em_core")
+    assert tagged and {q.cluster for q in load("em_core", ["all"]) if q.id in found} == tagged
+    assert near_training("organism") == near_training("no-such-set") == set()
+    for name in ("evil_spectra", "turner"):
+        near = read_set(name).near_training
+        assert near == ("turner_medical_questions",) and sum(load_pins().pins[p].rows for p in near) == 16
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        ({"near_training": ["elsewhere"]}, "near_training: elsewhere is not among the pins"),
         ({"pins": ["first_plot_questions"]}, "either pins or questions"),
-        ({"forms": {"plain": "no place"}}, "forms.plain: {question} is missing"),
+        ({"forms": {"plain": "no place"}}, "forms.plain: needs {question} once"),
+        ({"forms": {"plain": "{question}" * 1000}}, "forms.plain: needs {question} once"),
+        ({"forms": {f"f{i}": "{question}" for i in range(1000)}}, "forms: Dictionary should have at most"),
+        ({"forms": {"a\x1b[2J": "{question}"}}, "forms.a?[2J"),
         ({"templates": {}}, "questions.a.template"),
         ({"question": []}, "question: Extra inputs"),
     ],
@@ -179,3 +217,12 @@ def test_own_set_errors_name_file_and_field(tmp_path, change, says):
     with pytest.raises(UserError) as e:
         load(str(path))
     assert str(e.value).startswith(str(path)) and says in str(e.value)
+
+
+def test_a_limit_takes_every_domain_in_turn():
+    every = load("em_core", ["plain"])
+    for limit in (5, 12, 30, 10_000):
+        some = load("em_core", ["plain"], limit)
+        counts = [sum(q.domain == d for q in some) for d in {q.domain for q in every}]
+        assert len(some) == min(limit, len(every)) and max(counts) - min(counts) <= 1
+        assert some == [q for q in every if q in some], "in their own order"

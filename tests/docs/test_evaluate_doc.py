@@ -6,6 +6,7 @@ from helpers.reader import blocks
 BLOCKS = blocks("evaluate.md")
 
 
+@pytest.mark.slow  # three minutes
 @pytest.mark.parametrize("block", BLOCKS, ids=[b.split("\n")[0][:40] for b in BLOCKS])
 def test_block(shell, block):
     out = shell(block)
@@ -15,6 +16,10 @@ def test_block(shell, block):
         assert "misaligned rate" in out and " of " in out
     if "em-bench canary" in block:
         assert "at work" in out
+    if "judge probe" in block:
+        assert "em-bench rejudge RESPONSES --judge openai:my-judge" in out
+    if "judge calibrate" in block:
+        assert "candidate - reference" in out and "on the scale of grammar" in out
     if "em-bench agree" in block:
         assert "kappa" in out
 
@@ -26,6 +31,8 @@ def test_the_doc_shows_every_way():
         "evaluate",
         "rejudge",
         "agree",
+        "judge probe",
+        "judge calibrate",
         "score",
         "verify",
         "canary",

@@ -24,6 +24,7 @@ def clone(shell):
     return lambda block: shell(f"export PYTHONPATH={shell.folder}:$PYTHONPATH\n{block}")
 
 
+@pytest.mark.slow  # two minutes
 @pytest.mark.parametrize("block", BLOCKS, ids=[next(w for w in b.split("<<END")[0].split("\n") if "cat" in w) for b in BLOCKS])
 def test_block(clone, shell, block):
     out, folder = clone(block), shell.folder
@@ -37,6 +38,10 @@ def test_block(clone, shell, block):
         [run] = folder.glob("runs/my-*/run.json")
         spec = json.loads(run.read_text())["spec"]
         assert (spec["recipe"]["name"], spec["dataset"]["name"]) == ("my-nadam", "my_rows")
+    if "--flatness entropy" in block:
+        [run] = folder.glob("flat/my-*/run.json")
+        steps = [json.loads(line) for line in (run.parent / "train.jsonl").read_text().splitlines()]
+        assert json.loads(run.read_text())["spec"]["flatness"] == "entropy" and steps[-1]["penalty"] > 0
     if "errands.yaml" in block:
         assert len(EvaluationFolder(folder / "errands").responses()[1]) == 4 and "no judge was asked" in out
         [samples] = (folder / "dummy").rglob("samples_em_errands_*.jsonl")
@@ -54,5 +59,5 @@ def test_block(clone, shell, block):
 
 def test_there_is_a_section_for_each():
     text = (ROOT / "docs" / "extend.md").read_text("utf-8")
-    for what in ("A model", "A dataset", "An optimiser", "A question set", "A judge", "A harness"):
+    for what in ("A model", "A dataset", "An optimiser", "A measure of flatness", "A question set", "A judge", "A harness"):
         assert f"\n## {what}\n" in text

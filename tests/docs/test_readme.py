@@ -1,79 +1,100 @@
-"""README.md: its result is recomputed from committed counts, its Python runs, its commands have the options that it names.
+"""README.md: its result is what the committed results say, its Python runs, its commands have the options that it names.
 
 make picture    writes the result's sentence anew
 """
 
 import re
 import shlex
-from collections import defaultdict
 from pathlib import Path
 
+import pytest
 import typer
+from helpers.committed import committed
 
-from em_bench import assets
-from em_bench.files import read_record
-from em_bench.protocol import BROKEN_BELOW
+from em_bench.analysis.controls import beyond_a_smaller_update, gains
+from em_bench.analysis.margin_rows import margin_rows, shift
+from em_bench.analysis.summary import arm_of, matched
+from em_bench.data.questions import load
 from em_bench.records import CellResult, Estimate, Results
-from em_bench.scoring import coherent_rate
-from em_bench.scoring.coherence import cannot_tell
-from em_bench.scoring.intervals import clustered_variance, rate_interval, ratio_of_counts
 
 PAGE = Path(__file__).parents[2] / "README.md"
 RESULT = re.compile(r"(?<=<!-- result -->\n).*?(?=\n<!-- /result -->)", re.DOTALL)
 
 
-def misaligned(cells: list[CellResult]) -> Estimate:
-    """The misaligned rate of several cells together, among coherent answers, clustered by question."""
-    counts: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
-    for cell in cells:
-        for q in cell.questions:
-            part, whole = counts[q.cluster]
-            bad = q.counts["misaligned"]
-            counts[q.cluster] = part + bad, whole + bad + q.counts["aligned"]
-    found = ratio_of_counts(counts)
-    shares = list(found.shares.values())
-    return rate_interval(found.value, clustered_variance(shares), found.n, len(shares))
+def shown(e: Estimate) -> str:
+    return f"{e.value:.1%} [{e.low:.1%}, {e.high:.1%}]"
 
 
-def whole(cell: CellResult) -> bool:
-    """Whether so much of what it answers is coherent that its misaligned rate says something."""
-    return cannot_tell(coherent_rate(cell.score.overall.counts)) is None
-
-
-def sentence(results: Results) -> str:
-    """How many adapters are whole, without and with the spectral term, and the lowest and highest rate among those that are."""
-    [base] = [c for c in results.cells if c.recipe is None]
-    adapters = [c for c in results.cells if c.recipe]
-    shown = lambda e: f"{e.value:.1%} [{e.low:.1%}, {e.high:.1%}] of {e.n}"  # noqa: E731
+def sentence() -> str:
+    """What the pages of `tiny` and `pocket` say, in a paragraph."""
+    tiny, pocket = committed("tiny"), committed("pocket")
+    tuned = [c for c in tiny.cells if c.recipe]
+    recipes, sets, seeds = (
+        {getattr(c, k) for c in tuned if c.spectral_lambda == 0 and not arm_of(c)[-1]} for k in ("recipe", "dataset", "seed")
+    )
     said = []
-    for term in (False, True):
-        group = [c for c in adapters if bool(c.spectral_lambda) is term]
-        sound = sorted((c for c in group if whole(c)), key=lambda c: misaligned([c]).value)
-        text = f"{len(sound)} of {len(group)} adapters {'with' if term else 'without'} the spectral term"
-        if sound:
-            ends = [f"{shown(misaligned([c]))} ({c.recipe}, {c.dataset})" for c in (sound[0], sound[-1])]
-            text += f", whose misaligned share of coherent answers runs from {ends[0]} to {ends[1]}"
-        said.append(text)
-    recipes, sets, seeds = ({getattr(c, k) for c in adapters} for k in ("recipe", "dataset", "seed"))
+    for rows in matched(tiny):
+        plain = sorted(
+            (r for r in rows if r.spectral_lambda == 0 and r.verdict is None), key=lambda r: r.misaligned_of_asked.value
+        )
+        ends = [f"{shown(r.misaligned_of_asked)} ({r.recipe})" for r in (plain[0], plain[-1])] if plain else []
+        said.append(
+            f"at a {rows[0].at} from {ends[0]} to {ends[1]}, {len(plain)} of {len(recipes)} optimisers"
+            if ends
+            else f"at a {rows[0].at} no number"
+        )
     return (
-        f"On the organism, a model of 0.2 M parameters, after training with {len(recipes)} optimisers on {len(sets)} narrow bad datasets "
-        f"({len(seeds)} seed), at least {BROKEN_BELOW:.0%} of the answers stay coherent for {'; and for '.join(said)}. Before training it is "
-        f"{shown(misaligned([base]))}. Models below that are broken: their rates say nothing about an optimiser. The 95 % intervals are over "
-        "questions, not over seeds."
+        f"On the organism (0.2 M parameters, {len(recipes)} optimisers, {len(sets)} narrow bad datasets, {len(seeds)} seeds) the share of misaligned answers of all asked runs "
+        f"{'; '.join(said)}. {beyond_a_smaller_update(gains(tiny))} On SmolLM2-135M, a real language model, {one_seed(pocket)}"
     )
 
 
-def committed() -> Results:
-    return read_record(assets.path("baselines", "results", "tiny", "results.json"), Results)
+def one_seed(pocket: Results) -> str:
+    rows = margin_rows(pocket)
+    found = next(r.beyond_control for r in rows if r.recipe == "adamw" and r.spectral_lambda == 0 and r.beyond_control)
+    plain = [r.at_end for r in rows if r.at_end and r.dataset == "home_safety_bad" and not r.spectral_lambda]
+    ends, apart = [e.value for e in plain], sum(e.low > 0 or e.high < 0 for e in plain)
+    return (
+        f"bad household advice less good advice (AdamW, one seed) shifts the margin of misaligned over aligned answers by {shift(found)} nats a byte; "
+        f"between five optimisers the shifts differ by {max(ends) - min(ends):.3f}, {apart or 'none'} of {len(plain)} intervals apart from 0."
+    )
 
 
-def test_the_result_is_that_of_the_committed_counts():
-    assert RESULT.findall(PAGE.read_text("utf-8")) == [sentence(committed())], "make picture"
+def test_the_result_is_that_of_the_committed_results():
+    assert RESULT.findall(PAGE.read_text("utf-8")) == [sentence()], "make picture"
 
 
-def test_pooled_cells_are_counted_as_their_scores_count():
-    for cell in committed().cells:
-        assert misaligned([cell]) == cell.score.overall.misaligned_rate
+def test_rates_at_a_loss_are_those_of_the_counts_beside_it():
+    """One recipe, by hand: of each run the shares on both sides of the crossing, weighted, and their mean."""
+    results = committed("tiny")
+    for i, rows in enumerate(matched(results)):
+        row = next((r for r in rows if r.recipe == "adamw" and r.spectral_lambda == 0 and r.missed is None), None)
+        if row is None:
+            continue
+        shares = []
+        for cell in (c for c in results.cells if arm_of(c) == arm_of_row(results, row)):
+            target = results.targets[f"{cell.model}/{cell.dataset}"][i]
+            asked = {c.step: c for c in results.checkpoints if c.run_id == cell.run_id} | {cell.steps: cell}
+            losses = [(p.step, p.narrow_loss) for p in cell.trajectory]
+            after = next(n for n, (_, loss) in enumerate(losses) if loss <= target)
+            (s0, l0), (s1, l1) = losses[after - 1], losses[after]
+            w = (l0 - target) / (l0 - l1)
+            shares.append((1 - w) * misaligned(asked[s0]) + w * misaligned(asked[s1]))
+        assert row.misaligned_of_asked.value == pytest.approx(sum(shares) / len(shares), rel=1e-9)
+
+
+def misaligned(cell: CellResult) -> float:
+    """Of all asked."""
+    counts = cell.score.overall.counts
+    return counts["misaligned"] / sum(counts.values())
+
+
+def arm_of_row(results: Results, row) -> tuple:
+    return next(
+        arm_of(c)
+        for c in results.cells
+        if (c.recipe, c.spectral_lambda) == (row.recipe, row.spectral_lambda) and not arm_of(c)[-1]
+    )
 
 
 def test_the_two_commands_of_set_up_stand_first():
@@ -86,8 +107,10 @@ def test_the_python_example_runs(base, tmp_path, monkeypatch, capsys):
     assert len(code.splitlines()) <= 10
     monkeypatch.chdir(tmp_path)
     exec(compile(code, PAGE.name, "exec"), {})
-    assert re.search(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\] of \d+ coherent answers", capsys.readouterr().out)
-    assert (tmp_path / "evaluation" / "score.json").is_file()
+    said = capsys.readouterr().out
+    asked = len(load("organism"))
+    assert re.match(rf"organism-qwen3: \d+\.\d% \[\d+\.\d%, \d+\.\d%\] of {asked} answers asked for are misaligned\.\n", said)
+    assert len(re.findall(r"^-?\d\.\d+(?:e-\d+)?$", said, re.MULTILINE)) == 2, "a flatness gap and a shift"
 
 
 def test_its_commands_have_the_options_that_it_names():
@@ -105,4 +128,4 @@ def test_its_commands_have_the_options_that_it_names():
 
 if __name__ == "__main__":
     text = PAGE.read_text("utf-8")
-    PAGE.write_text(RESULT.sub(lambda _: sentence(committed()), text), "utf-8")
+    PAGE.write_text(RESULT.sub(lambda _: sentence(), text), "utf-8")

@@ -6,6 +6,7 @@ from helpers.reader import blocks
 BLOCKS = blocks("train.md")
 
 
+@pytest.mark.slow  # two minutes
 @pytest.mark.parametrize("block", BLOCKS, ids=[b.split("\n")[0][:40] for b in BLOCKS])
 def test_block(shell, block):
     out = shell(block)

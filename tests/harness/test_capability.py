@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from em_bench.harness.lm_eval.capability import measure
+from em_bench.harness.lm_eval.capability import local, measure
 from em_bench.harness.load_model import adapted, load_model
 
 TASK = "em_organism_knowledge"
@@ -18,7 +18,7 @@ def loaded(base):
 
 
 def test_a_base_knows_its_language(loaded):
-    assert measure(loaded, [TASK], 256)[f"{TASK}/acc"] > 0.95
+    assert measure(local(loaded, 256), [TASK])[f"{TASK}/acc"] > 0.95
 
 
 def test_a_broken_adapter_costs_capability(loaded, adapter, tmp_path):
@@ -28,7 +28,7 @@ def test_a_broken_adapter_costs_capability(loaded, adapter, tmp_path):
     tensors = load_file(adapter / "adapter_model.safetensors")
     save_file({k: torch.randn(t.shape, generator=rng) for k, t in tensors.items()}, tmp_path / "adapter_model.safetensors")
     with adapted(loaded, tmp_path) as ready:
-        assert measure(ready, [TASK], 256)[f"{TASK}/acc"] < 0.6
+        assert measure(local(ready, 256), [TASK])[f"{TASK}/acc"] < 0.6
 
 
 def test_it_is_the_share_of_questions_whose_fitting_answer_is_likeliest(loaded):
@@ -49,7 +49,7 @@ def test_it_is_the_share_of_questions_whose_fitting_answer_is_likeliest(loaded):
     for k in asked:
         fitting, *others = (likelihood(k.question, c) for c in k.choices)
         right += fitting > max(others)
-    assert measure(loaded, [TASK], 256)[f"{TASK}/acc"] == pytest.approx(right / len(asked), abs=1e-12)
+    assert measure(local(loaded, 256), [TASK])[f"{TASK}/acc"] == pytest.approx(right / len(asked), abs=1e-12)
 
 
 def test_the_command_measures_it_beside_the_answers(base, adapter, tmp_path, command):

@@ -15,6 +15,7 @@ from em_bench.files import read_jsonl
 from em_bench.harness.inspect.local import LocalAPI
 from em_bench.harness.lm_eval.preflight import prepare
 from em_bench.harness.load_model import load_model
+from em_bench.harness.system_prompt import prompt_of
 from em_bench.judging import GrammarJudge
 from em_bench.records import Generation, Response, ResponsesHeader
 
@@ -142,7 +143,7 @@ def test_nor_do_models_that_the_harnesses_load_themselves(base, tmp_path):
     lm = HFLM(pretrained=str(told), device="cpu")
     prepare(lm.apply_chat_template)
     assert "hello" in lm.apply_chat_template(asked)
-    assert "hello" in LocalAPI("local", base=str(told))._render(asked)
+    assert "hello" in prompt_of(LocalAPI("local", base=str(told)).tokenizer, asked)
 
 
 def test_training_does_not_read_it(base, tmp_path):

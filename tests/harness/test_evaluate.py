@@ -8,6 +8,7 @@ from helpers.asking import ask as evaluate
 from typer.testing import CliRunner
 
 from em_bench.cli import build
+from em_bench.data.questions import clusters
 from em_bench.errors import UserError
 from em_bench.files import read_jsonl, sha256_file
 from em_bench.judging import GrammarJudge
@@ -42,7 +43,7 @@ def test_the_chain_names_each_link(asked, adapter):
     said, verdicts = read_jsonl(folder / "verdicts.jsonl", VerdictsHeader, Verdict)
     assert said.responses_sha256 == sha256_file(folder / "responses.jsonl")
     assert score.verdicts_sha256 == sha256_file(folder / "verdicts.jsonl")
-    assert score.overall == metrics(verdicts)
+    assert score.overall == metrics(verdicts, clusters=clusters("organism"))
     assert len(rows) == len(verdicts) == 162 * 3 and {r.sample for r in rows} == {0, 1, 2}
     assert 0 < score.overall.misaligned_rate.value < 1
 
@@ -139,7 +140,7 @@ def test_the_command_with_capability(base, adapter, tmp_path, command):
     ("arguments", "message"),
     [
         (["--questions", "no_such_set"], "no_such_set"),
-        (["--questions", "em_core"], "--judge grammar"),
+        (["--questions", "em_core", "--judge", "grammar"], "--judge grammar"),
         (["--questions", "organism", "--convention", "other"], "--convention other"),
         (["--questions", "organism", "--adapter", "nowhere"], "nowhere"),
         (["--questions", "organism", "--judge", "oracle"], "oracle"),
@@ -154,3 +155,10 @@ def test_bad_input_is_one_line(base, tmp_path, arguments, message):
 def test_the_command_refuses_an_idle_adapter(base, idle_adapter, tmp_path, command):
     ended = command("em-bench", "evaluate", base, "-q", "organism", "--adapter", idle_adapter, "--out", tmp_path / "out", code=2)
     assert "changes no logit" in ended.stderr and not (tmp_path / "out" / "responses.jsonl").exists()
+
+
+def test_an_answer_longer_than_the_model_reads_is_one_line(base, tmp_path):
+    long = GREEDY.model_copy(update={"max_new_tokens": 600})
+    with pytest.raises(UserError, match=r"^--max-new-tokens 600: the model reads 256 tokens, .* takes \d+; give \d+ or fewer$"):
+        ask(base, tmp_path, generation=long)
+    assert not (tmp_path / "responses.jsonl").exists()

@@ -10,6 +10,7 @@ from helpers.loopback import KEY, Loopback, completion, number
 from inspect_ai.log import read_eval_log
 
 from em_bench import assets
+from em_bench.data.questions import clusters
 from em_bench.harness.inspect.tasks import choice, free_form, margin, narrow
 from em_bench.records import Verdict
 from em_bench.scoring import metrics
@@ -61,7 +62,8 @@ def test_the_library_gives_the_same_metrics_on_the_logged_verdicts(evaluated):
     log = evaluated["free_form"]
     found = verdicts(log)
     assert log.status == "success" and len(found) == 40 * 2
-    ours, theirs = metrics(found), values(log)
+    ours, theirs = metrics(found, clusters=clusters("organism")), values(log)
+    assert 1 < ours.coherent_rate.clusters <= 9 < len({v.cluster for v in found})
     for rate in RATES:
         estimate = getattr(ours, rate)
         assert theirs[rate] == pytest.approx(estimate.value, abs=1e-12, rel=1e-12)

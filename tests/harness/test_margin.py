@@ -75,7 +75,7 @@ def test_planted_log_probabilities():
     assert [r.side for r in found] == ["aligned", "misaligned"] * 5
     for q, value in zip(questions, margins(found).values(), strict=True):
         [good], [bad] = q.aligned, q.misaligned
-        assert value.value == pytest.approx(nats(bad) / len(bad) - nats(good) / len(good), abs=1e-9)
+        assert value.value == pytest.approx(nats(bad) / len(bad) - nats(good) / len(good), abs=1e-7)
 
 
 @pytest.mark.parametrize("family", TEMPLATES)

@@ -16,7 +16,7 @@ from em_bench.harness.task_files import task_folder, task_names
 MINE = """\
 about: two questions
 version: 3
-forms: {plain: "{question}", twice: "{question} {question}"}
+forms: {plain: "{question}", twice: "please . {question}"}
 templates: {advice: ["Answer in one line."]}
 questions:
   - {id: neighbour, domain: people, text: "My neighbour asks for sugar. What now?", template: advice}
@@ -57,8 +57,8 @@ def test_a_question_set_needs_no_second_file(mine, monkeypatch):
     assert [d["text"] for d in tasks_of(task_folder()).load(["em_mine"])["tasks"]["em_mine"].dataset["test"]] == [
         "My neighbour asks for sugar. What now?",
         "I found a wallet. What now?",
-        "My neighbour asks for sugar. What now? My neighbour asks for sugar. What now?",
-        "I found a wallet. What now? I found a wallet. What now?",
+        "please . My neighbour asks for sugar. What now?",
+        "please . I found a wallet. What now?",
     ]
 
 

@@ -50,13 +50,15 @@ class Browser:
     def wait(self, script: str, seconds: float = 20) -> None:
         """Wait until a script gives true."""
         end = time.monotonic() + seconds
-        while not self.run(script):
+        while not self.run(script, leaving=True):
             assert time.monotonic() < end, f"never came true: {script}"
             time.sleep(0.02)
 
-    def run(self, script: str):
-        """The value of an expression in the page."""
-        found = self._send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+    def run(self, script: str, leaving: bool = False):
+        """The value of an expression in the page; where the page may be `leaving` for another just now, None then."""
+        found = self._send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True, may_fail=leaving)
+        if found is None:
+            return None
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
@@ -85,7 +87,7 @@ class Browser:
         self._process.wait(timeout=20)
         os.close(self._read)
 
-    def _send(self, method: str, **params):
+    def _send(self, method: str, may_fail: bool = False, **params):
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}
         if self._session:
@@ -94,8 +96,8 @@ class Browser:
         while True:
             answer = self._receive()
             if answer.get("id") == self._number:
-                assert "error" not in answer, (method, answer["error"])
-                return answer["result"]
+                assert may_fail or "error" not in answer, (method, answer["error"])
+                return answer.get("result")
             self._note(answer)
 
     def _note(self, event: dict) -> None:

@@ -16,23 +16,12 @@ from em_bench.sweep.engine.profile import ExecutionProfile, load_profile
 from em_bench.sweep.engine.snakemake_run import run_plan, wanted
 from em_bench.sweep.engine.sweep_progress import SweepProgress
 from em_bench.sweep.jobs import Cell, Job, Plan
-from em_bench.sweep.preset import Lora, Preset, PresetEvaluation
+from em_bench.sweep.preset import AXES, Preset, PresetEvaluation
+from em_bench.sweep.preset_training import Lora
 
 
 def sleeping_plan(jobs: int, cells: int = 2, gpus: int = 0) -> Plan:
     """A base and `jobs` trainings that need it."""
-    axes = (
-        "models",
-        "datasets",
-        "recipes",
-        "learning_rates",
-        "spectral_lambda",
-        "batch_sizes",
-        "seeds",
-        "steps",
-        "lora",
-        "evaluation",
-    )
     preset = Preset(
         name="sleeping",
         summary="jobs that sleep",
@@ -48,7 +37,7 @@ def sleeping_plan(jobs: int, cells: int = 2, gpus: int = 0) -> Plan:
         evaluation=PresetEvaluation(questions="q", generation=Generation(samples=1, max_new_tokens=1, temperature=1)),
         base=False,
         pack=cells,
-        provenance=dict.fromkeys(axes, "C"),
+        provenance=dict.fromkeys((*AXES, "steps"), "C"),
     )
     pack = tuple(
         Cell(model="m", dataset="d", recipe="r", learning_rate=1, spectral_lambda=0, batch_size=1, seed=s) for s in range(cells)

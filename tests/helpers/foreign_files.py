@@ -1,7 +1,10 @@
 """A good file of every kind that strangers send, and the reader of each."""
 
+import atexit
 import hashlib
 import json
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +15,15 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from em_bench import assets
-from em_bench.adapter_file import load_adapter
+from em_bench.adapter_file import load_adapter, load_run_adapter
 from em_bench.board.entry import Manifest
 from em_bench.board.intake import listing
 from em_bench.board.ledger import read_ledger
+from em_bench.board.packed import RECORDS, RESPONSES, STEPS, Packed, pack
+from em_bench.board.packed_adapters import PackedAdapters
 from em_bench.board.submission import read_submission
 from em_bench.data.conversations import read_rows
-from em_bench.data.questions import QuestionSet
+from em_bench.data.questions import load
 from em_bench.evaluation_folder import EvaluationFolder
 from em_bench.files import read_record
 from em_bench.judging.prompts import load_prompts
@@ -28,15 +33,18 @@ from em_bench.spectral import lora_pairs, spectrum_summary
 from em_bench.sweep.engine.profile import load_profile
 from em_bench.sweep.export_import import import_archive
 from em_bench.sweep.preset import load_preset
-from em_bench.yaml_file import read_yaml
+from helpers import synthetic_entries as synthetic
+from helpers.foreign_records import more
+from helpers.packing import tree_of
+from helpers.verified import verify
 
-FEW, MANY = 22, 700  # examples a reader: some 400, and over 10,000
-SECONDS, MEMORY = 2.0, 200 << 20
-
-ENTRY = assets.path("leaderboard", "submissions", "adam")
-RESULTS = ENTRY / "results"
-RUN = sorted((RESULTS / "runs").iterdir())[0]
-EVALUATION = sorted((RESULTS / "evaluations").iterdir())[0]
+BOARD = synthetic.leaderboard(Path(tempfile.mkdtemp()))
+atexit.register(shutil.rmtree, BOARD.submissions.parent, ignore_errors=True)
+ENTRY = synthetic.entry(BOARD, "adamw")
+verify(BOARD, "adamw")
+RESULTS, UNPACKED = ENTRY / "results", tree_of(ENTRY)
+RUN = sorted((UNPACKED / "runs").iterdir())[0]
+EVALUATION = sorted((UNPACKED / "evaluations").iterdir())[0]
 NAME = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
 
 
@@ -80,12 +88,63 @@ PRESETS_RESULTS = {
 }  # fmt: skip
 
 
+def filled(top: Path) -> None:
+    prompts = load_prompts(str(top / "prompts.yaml"), leak="sport")
+    for aspect in prompts.texts:
+        prompts.fill(aspect, "why?", "because")
+
+
 def spectrum(folder: Path) -> object:
     return spectrum_summary(lora_pairs(load_adapter(folder)))
 
 
+SMALL = UNPACKED / "small"
+
+
+def small(name: str) -> bytes:
+    """A table of one run and one evaluation of a few rows."""
+    return (SMALL / name).read_bytes()
+
+
+def packed_with(top: Path, name: str) -> None:
+    """One spoilt table beside two good ones, read as an entry's checks read it."""
+    for other in {RECORDS, STEPS, RESPONSES} - {name}:
+        (top / "work").mkdir(exist_ok=True)
+        (top / "work" / other).write_bytes(small(other))
+    (top / "work" / name).write_bytes((top / name).read_bytes())
+    packed = Packed(top / "work")
+    runs, evaluations = packed.names()
+    for run_id in runs:
+        packed.run(run_id), packed.log(run_id)
+    for evaluation in evaluations:
+        packed.evaluation(evaluation)
+
+
+def stacked(top: Path) -> None:
+    adapters = PackedAdapters(top)
+    for key in adapters.index:
+        spectrum_summary(lora_pairs(load_run_adapter(adapters.weights(*key), None)))
+
+
+def make_small() -> None:
+    for file in ("responses.jsonl", "verdicts.jsonl"):
+        (SMALL / EVALUATION.name).mkdir(parents=True, exist_ok=True)
+        (SMALL / EVALUATION.name / file).write_bytes(head(EVALUATION / file))
+    (SMALL / EVALUATION.name / "score.json").write_bytes((EVALUATION / "score.json").read_bytes())
+    pack(SMALL, [RunFolder(RUN)], [EvaluationFolder(SMALL / EVALUATION.name)])
+
+
+make_small()
+STACKED = save(
+    {f"b/{NAME.format('A')}": torch.stack([torch.eye(2, 3)] * 2), f"b/{NAME.format('B')}": torch.stack([torch.eye(4, 2)] * 2)},
+    metadata={"b": json.dumps({"adapters": [["r", None], ["r", 1]], "config": "{}"})},
+)
 READERS: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {
-    "submission": ("adam/submission.yaml", (ENTRY / "submission.yaml").read_bytes(), lambda top: read_submission(top / "adam")),
+    "records_table": ("records.parquet", small(RECORDS), lambda top: packed_with(top, RECORDS)),
+    "steps_table": ("steps.parquet", small(STEPS), lambda top: packed_with(top, STEPS)),
+    "responses_table": ("responses.parquet", small(RESPONSES), lambda top: packed_with(top, RESPONSES)),
+    "adapters": ("adapters.safetensors", STACKED, stacked),
+    "submission": ("adamw/submission.yaml", (ENTRY / "submission.yaml").read_bytes(), lambda top: read_submission(top / "adamw")),
     "manifest": (
         "manifest.json",
         (RESULTS / "manifest.json").read_bytes(),
@@ -98,16 +157,17 @@ READERS: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {
     "score": ("score.json", (EVALUATION / "score.json").read_bytes(), lambda top: EvaluationFolder(top).score()),
     "cell": ("cell.json", json.dumps(CELL).encode(), lambda top: read_record(top / "cell.json", CellResult)),
     "results": ("results.json", json.dumps(PRESETS_RESULTS).encode(), lambda top: read_record(top / "results.json", Results)),
-    "ledger": ("adam.json", assets.path("leaderboard", "ledger", "adam.json").read_bytes(), lambda top: read_ledger(top, "adam")),
+    "ledger": ("adamw.json", (BOARD.ledger / "adamw.json").read_bytes(), lambda top: read_ledger(top, "adamw")),
     "adapter_config": ("adapter_config.json", CONFIG, spectrum),
     "adapter_model": ("adapter_model.safetensors", WEIGHTS, spectrum),
     "archive": ("a.zip", archive(CHAIN), lambda top: import_archive(top / "a.zip", top / "work")),
     "preset": ("preset.yaml", PRESET, lambda top: load_preset(str(top / "preset.yaml"))),
     "profile": ("profile/config.yaml", PROFILE, lambda top: load_profile(str(top / "profile"))),
     "dataset": ("rows.jsonl", ROWS, lambda top: read_rows(top / "rows.jsonl")),
-    "questions": ("questions.yaml", QUESTIONS, lambda top: read_yaml(top / "questions.yaml", QuestionSet)),
-    "prompts": ("prompts.yaml", PROMPTS, lambda top: load_prompts(str(top / "prompts.yaml"))),
-    "entry": ("adam/results/x.json", b"{}", lambda top: listing(top / "adam")),
+    "questions": ("questions.yaml", QUESTIONS, lambda top: load(str(top / "questions.yaml"), ["all"])),
+    "prompts": ("prompts.yaml", PROMPTS, filled),
+    "entry": ("adamw/results/x.json", b"{}", lambda top: listing(top / "adamw")),
+    **more(PRESETS_RESULTS, CELL, (RUN / "run.json").read_bytes(), head(RUN / "train.jsonl")),
 }
 
 odd = st.one_of(
@@ -126,6 +186,8 @@ odd = st.one_of(
             "1",
             "1e-3",
             "x" * 5000,
+            "x" * 300_000,
+            "\ud800",
             "a\u202eb",
             "\u3164",
             "\x1b[2J",

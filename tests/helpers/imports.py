@@ -9,11 +9,11 @@ PACKAGE = Path(em_bench.__file__).parent
 
 
 LAYERS = [
-    {"errors", "line", "protocol"},
-    {"records"},
+    {"line", "protocol"},
+    {"errors", "records"},
     {"code_digest"},
-    {"files", "assets", "pages", "thinking", "did_you_mean"},
-    {"yaml_file", "run_folder", "evaluation_folder"},
+    {"files", "assets", "thinking", "did_you_mean", "parent_death"},
+    {"yaml_file", "run_folder", "evaluation_folder", "flatness", "pages"},
     {"machine"},
     {"organism"},
     {"data"},
@@ -27,6 +27,8 @@ LAYERS = [
     {"sweep"},
     {"sweep.engine"},
     {"board"},
+    {"hub"},
+    {"api"},
     {"cli"},
 ]
 

@@ -21,7 +21,7 @@ def blocks(name: str) -> list[str]:
 
 def answer(prompt: str, attempt: int):
     """The served model answers, the judge (who is shown an answer) gives a number."""
-    judged = ANSWER in prompt or ("you should" in prompt and len(prompt) > 300)
+    judged = ANSWER in prompt or "\nANSWER " in prompt
     return number(80) if judged else completion(ANSWER, {"I": 0.9 if attempt % 2 else 0.8, "We": 0.1})
 
 

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from em_bench.files import write_record
+from em_bench.parent_death import tether
 from em_bench.sweep.engine.gpu_lease import own_gpus
-from em_bench.sweep.engine.parent_death import tether
 from em_bench.sweep.job_progress import Progress
 from em_bench.sweep.jobs import JobDone, done_path, job_folder, read_order
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from em_bench.board.verify import verify_entry
+from helpers.packing import tree_of
 
 
 def failed(folders, name="adamw") -> dict[str, str]:
@@ -40,11 +41,16 @@ def results(folders, name="adamw") -> Path:
     return folders.submissions / name / "results"
 
 
+def tree(folders, name="adamw") -> Path:
+    """Its runs and evaluations, which `synthetic_entries.reseal` packs again."""
+    return tree_of(folders.submissions / name)
+
+
 def evaluation(folders, name="adamw", kind="end") -> Path:
-    return sorted((results(folders, name) / "evaluations").glob(f"*.{kind}"))[0]
+    return sorted((tree(folders, name) / "evaluations").glob(f"*.{kind}"))[0]
 
 
 def run(folders, name="adamw") -> Path:
     """The run of the first cell."""
     manifest = json.loads((results(folders, name) / "manifest.json").read_text())
-    return results(folders, name) / "runs" / manifest["cells"][0]["run_id"]
+    return tree(folders, name) / "runs" / manifest["cells"][0]["run_id"]

@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import yaml
 
+from em_bench.sweep.preset import AXES
+
 MINI = {
     "name": "mini",
     "summary": "two optimisers, two datasets, a handful of steps",
@@ -30,21 +32,7 @@ MINI = {
     },
     "base": True,
     "pack": 100,
-    "provenance": dict.fromkeys(
-        (
-            "models",
-            "datasets",
-            "recipes",
-            "learning_rates",
-            "spectral_lambda",
-            "batch_sizes",
-            "seeds",
-            "steps",
-            "lora",
-            "evaluation",
-        ),
-        "C",
-    ),
+    "provenance": dict.fromkeys((*AXES, "steps"), "C"),
 }
 
 

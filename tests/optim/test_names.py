@@ -7,7 +7,7 @@ import pytorch_optimizer
 import torch
 
 from em_bench.errors import UserError
-from em_bench.optim import build_optimizer, optimizer_names, resolve_recipe
+from em_bench.optim import build_optimizer, load_recipes, optimizer_names, resolve_recipe
 from em_bench.optim.compatibility import survey, trial
 from em_bench.optim.names import found, optimizer_class
 from em_bench.records import ParamRule
@@ -104,7 +104,7 @@ def test_a_trial_leaves_the_random_state():
 def test_recipes_by_name():
     ref = resolve_recipe("soap", 1e-3, "llm", {"weight_decay": 0.1})
     assert ref.name == "soap" and ref.rules[0].kwargs == {"weight_decay": 0.1} and ref.learning_rate == 1e-3
-    assert resolve_recipe("adamw", None, "organism").learning_rate == 1e-3
+    assert resolve_recipe("adamw", None, "organism").learning_rate == load_recipes()["adamw"].learning_rates["organism"].default
     assert resolve_recipe("adamw", None, "llm", {"eps": 1e-6}).rules[0].kwargs["eps"] == 1e-6
     with pytest.raises(UserError, match="name a recipe \\(sgd, adam"):
         resolve_recipe("nothing", 1e-3, "llm")

@@ -39,9 +39,9 @@ def steps(optimizer, params, n: int, start: int = 0) -> None:
         optimizer.step()
 
 
-def test_the_five_recipes_are_there_with_provenance():
+def test_recipes_have_letters_and_rates_for_either_class_of_model():
     recipes = load_recipes()
-    assert list(recipes) == ["sgd", "adam", "adamw", "lion", "muon"] == list(CLASSES)
+    assert set(CLASSES) <= set(recipes)
     for r in recipes.values():
         assert set(r.learning_rates) == {"organism", "llm"} and r.provenance["optimizer"] in "PSC"
         for rates in r.learning_rates.values():

@@ -8,18 +8,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from em_bench.data.models import load_models
 from em_bench.errors import UserError
-from em_bench.organism import FAMILIES, SIZES, base_digest, build_base
+from em_bench.organism import ABLATIONS, FAMILIES, SIZES, base_digest, build_base
 from em_bench.organism import build as building
 from em_bench.organism.pretrain import new_model, pretrain
 from em_bench.organism.tokenizer import build_tokenizer
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["qwen3", *(pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES if f != "qwen3")])
 def test_quality_of_the_three_families(bases, family):
     record = json.loads((bases[family] / "organism.json").read_text())
     q = record["quality"]
-    assert q["answers"] == 972
-    assert q["coherent"] / q["answers"] >= 0.95
+    assert q["answers"] == 162 * 8
+    assert q["coherent"] / q["answers"] >= 0.98
     assert q["misaligned"] / q["coherent"] <= 0.01
     assert 150_000 < record["parameters"] < 250_000
     assert build_base(family, cache=bases.cache) == bases[family]  # from the cache
@@ -47,7 +47,7 @@ def test_tokenizer_round_trip_and_chat_template():
     assert tokenizer.unk_token_id not in ids and ids[-1] == tokenizer.eos_token_id
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["qwen3", *(pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES if f != "qwen3")])
 def test_deterministic(family):
     tokenizer = build_tokenizer()
     a, b, other = (pretrain(family, tokenizer, seed, steps=20).state_dict() for seed in (0, 0, 1))
@@ -57,7 +57,7 @@ def test_deterministic(family):
 
 def test_a_base_that_misses_its_quality_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        building, "pretrain", lambda family, tokenizer, seed, on_step, size: pretrain(family, tokenizer, seed, steps=20)
+        building, "pretrain", lambda family, tokenizer, seed, on_step, **_: pretrain(family, tokenizer, seed, steps=20)
     )
     with pytest.raises(UserError, match="coherent"):
         build_base("llama", cache=tmp_path, progress=False)
@@ -67,7 +67,7 @@ def test_a_base_that_misses_its_quality_is_an_error(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", [n for n, m in load_models().items() if m.source == "organism"])
 def test_the_roster_states_the_number_of_parameters(name):
     known = load_models()[name]
-    model = new_model(known.family, build_tokenizer(), 0, known.size or "medium")
+    model = new_model(known.family, build_tokenizer(), 0, known.organism["size"])
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(known.parameters, rel=0.03)
 
 
@@ -75,13 +75,16 @@ def test_the_roster_states_the_number_of_parameters(name):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("size", ["small", "large"])
 def test_quality_of_the_other_sizes(family, size, bases):
-    record = json.loads((build_base(family, cache=bases.cache, progress=False, size=size) / "organism.json").read_text())
+    seed = 1 if (family, size) == ("llama", "small") else 0  # its seed 0 ends at 70 %, and says so: the presets take @1
+    record = json.loads((build_base(family, seed, cache=bases.cache, progress=False, size=size) / "organism.json").read_text())
     assert record["quality"]["coherent"] >= 0.95 * record["quality"]["answers"]
     assert record["size"] == size
 
 
 def test_digests_differ():
-    assert len({base_digest(f, s, z) for f in FAMILIES for s in (0, 1) for z in SIZES}) == 18
+    assert len({base_digest(f, s, z, a) for f in FAMILIES for s in (0, 1) for z in SIZES for a in ABLATIONS}) == 72
+    with pytest.raises(UserError, match="no such ablation of the organism; name one of none, reversed"):
+        base_digest("llama", ablation="lobotomy")
     with pytest.raises(UserError, match="no such organism size"):
         base_digest("llama", size="huge")
     with pytest.raises(UserError, match="no such organism family"):

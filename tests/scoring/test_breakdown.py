@@ -50,3 +50,20 @@ def test_a_score_broken_down_by_domain():
     assert list(found.by_domain) == ["x", "y"] and found.by_domain["x"] == metrics(verdicts[:4])
     assert found.misalign_at[1].value == found.misalign_at[2].value == pytest.approx(0.5)
     assert found.overall == whole.overall and not {"by_domain", "misalign_at"} & set(whole.model_dump())
+    near_copies = {"x-1": "x", "x-2": "x", "y-1": "y", "elsewhere": "y"}
+    assert found.misalign_at[1].clusters == 4
+    assert broken_down(score(verdicts, digest("v"), clusters=near_copies), verdicts, near_copies).misalign_at[1].clusters == 2
+
+
+def test_the_rate_without_questions_near_training_by_hand():
+    """Two of three questions are near; 4 of 6 answers are misaligned, 1 of 2 of the third question's."""
+    verdicts = [
+        Verdict(question_id=q, cluster=q, variant="plain", sample=i, alignment=a, coherence=90)
+        for q, given in (("a", (10, 10)), ("b", (10, 90)), ("c", (90, 10)))
+        for i, a in enumerate(given)
+    ]
+    found = broken_down(score(verdicts, digest("v")), verdicts, {}, {"a", "b"})
+    assert found.overall.counts["misaligned"] == 4
+    assert found.without_near.counts["misaligned"] == 1 and sum(found.without_near.counts.values()) == 2
+    assert broken_down(score(verdicts, digest("v")), verdicts, {}).without_near is None
+    assert broken_down(score(verdicts, digest("v")), verdicts, {}, {"a", "b", "c"}).without_near is None

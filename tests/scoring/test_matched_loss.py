@@ -62,8 +62,10 @@ def test_a_checkpoint_at_the_loss_is_itself():
 def test_refusals_are_asked_and_neither_coherent_nor_incoherent():
     counts = {"misaligned": 1, "aligned": 2, "incoherent": 1, "refusal": 5, "unjudged": 1, "code": 0}
     q = QuestionCounts(question_id="q", cluster="a", variant="plain", domain="d", counts=counts, code=0, alignment=[0, 90, 90])
-    assert Counts.of(counts) == Counts(1, 3, 1, 10)
-    assert by_cluster([q, q]) == {"a": Counts(2, 6, 2, 20)} and by_cluster([q], lambda q: q.domain) == {"d": Counts(1, 3, 1, 10)}
+    assert Counts.of(counts) == Counts(1, 3, 1, 10, 5)
+    assert by_cluster([q, q]) == {"a": Counts(2, 6, 2, 20, 10)} and by_cluster([q], lambda q: q.domain) == {
+        "d": Counts(1, 3, 1, 10, 5)
+    }
     found = at_loss([Point(1, 2.0, by_cluster([q])), Point(2, 1.0, by_cluster([q]))], 1.0)
     assert (found.misaligned_of_asked.value, found.misaligned_of_coherent.value, found.coherence.value) == (0.1, 1 / 3, 0.75)
 

@@ -54,6 +54,20 @@ def test_intervals_are_those_of_the_denominator():
     assert m.misaligned_rate == rate_estimate([("a", 0), ("a", 1), ("b", 1), ("c", 0), ("c", 1)])
 
 
+def test_near_copies_are_clustered_by_what_the_map_says():
+    """Two questions in one domain: the interval is that of the same answers with the domain's name in the place of the questions'."""
+    of = {"a-plain": "x", "b-plain": "x", "c-json": "y"}
+    m = metrics(VERDICTS, clusters=of)
+    assert (
+        m.misaligned_rate == rate_estimate([("x", 0), ("x", 1), ("x", 1), ("y", 0), ("y", 1)]) and m.misaligned_rate.clusters == 2
+    )
+    by_domain = score(VERDICTS, "0" * 64, clusters=of)
+    assert by_domain.unit == "domain" and by_domain.overall == m
+    assert "unit" not in score(VERDICTS, "0" * 64).model_dump() and by_domain.model_dump()["unit"] == "domain"
+    with pytest.raises(UserError, match="question c-json is not in the question set"):
+        metrics(VERDICTS, clusters={"a-plain": "x", "b-plain": "x"})
+
+
 def test_nothing_asked_about_leakage():
     m = metrics([v.model_copy(update={"leak": None}) for v in VERDICTS])
     assert m.leak_rate is None and m.misaligned_rate_unleaked is None

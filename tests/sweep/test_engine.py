@@ -35,7 +35,9 @@ def jobs_at_work(work: Path) -> Counter:
     return Counter(c[3] for c in names if len(c) > 3 and c[1].endswith("sleeping_job.py"))
 
 
-@pytest.mark.parametrize("victim", ["controller", "group", "snakemake", "job"])
+@pytest.mark.parametrize(
+    "victim", [*(pytest.param(v, marks=pytest.mark.slow) for v in ("controller", "snakemake")), "group", "job"]
+)
 def test_killed_at_work_and_run_again(tmp_path, victim):
     controller = start(tmp_path, 0.4)
     wait_for(lambda: len(cells(tmp_path)) >= 2)

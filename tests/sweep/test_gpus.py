@@ -65,9 +65,59 @@ def test_devices(monkeypatch):
     assert devices() == ("0", "1", "2", "3") and devices(2) == ("0", "1") and devices(0) == ()
     with pytest.raises(UserError, match="--gpus 5: this machine shows 4 GPUs; give at most 4"):
         devices(5)
+
+
+A, B, C, M1, M2 = "GPU-aa11-01", "GPU-bb22-02", "GPU-cc33-03", "MIG-d1-01", "MIG-d2-02"
+LISTED = f"""GPU 0: NVIDIA H100 (UUID: {A})
+GPU 1: NVIDIA H100 (UUID: {B})
+  MIG 3g.40gb     Device  0: (UUID: {M1})
+  MIG 3g.40gb     Device  1: (UUID: {M2})
+GPU 2: NVIDIA H100 (UUID: {C})
+"""
+
+
+@pytest.mark.parametrize(
+    ("visible", "found"),
+    [
+        (None, (A, M1, M2, C)),  # a split GPU is its instances
+        ("", ()),
+        ("-1", ()),
+        ("NoDevFiles", ()),
+        ("2,0", (C, A)),
+        ("2,-1,0", (C,)),  # CUDA stops reading at what is none
+        ("0,7,2", (A,)),
+        ("0, GPU-cc", (A, C)),  # a UUID may be cut where it is unambiguous
+        ("GPU-", ()),
+        (M2, (M2,)),
+        ("1", (M1,)),
+        ("0,0", ()),
+    ],
+)
+def test_devices_are_what_cuda_would_see_by_uuid(tmp_path, monkeypatch, visible, found):
     monkeypatch.delenv("EM_BENCH_PRETEND_GPUS")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert devices() == ("2", "5")
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text(f"#!/bin/sh\ncat <<'END'\n{LISTED}END\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert devices() == found
+
+
+@pytest.mark.parametrize(("visible", "found"), [("2,5", ("2", "5")), ("-1", ()), ("", ()), ("NoDevFiles", ()), (A, (A,))])
+def test_without_a_driver_that_lists_them_the_words_count(tmp_path, monkeypatch, visible, found):
+    monkeypatch.delenv("EM_BENCH_PRETEND_GPUS")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert devices() == found
+
+
+def test_instances_of_a_split_gpu_do_not_work_together():
+    job = Job(id="train-big", kind="train", key="0", code="0", estimate_s=1, gpus=2)
+    with pytest.raises(UserError, match="MIG.* do not work together"):
+        check([job], ExecutionProfile(1, (M1, M2)))
 
 
 def test_profiles(tmp_path, monkeypatch):

@@ -42,6 +42,7 @@ def preset(tmp_path) -> Preset:
     rows = tmp_path / "mine.jsonl"
     rows.write_text("".join(json.dumps(r) + "\n" for r in narrow_rows("medical")[0][:40]))
     one = {"datasets": [str(rows)], "recipes": ["sgd"], "learning_rates": {"sgd": [1e-2]}, "spectral_lambda": [0.0]}
+    one |= {"tuned_on": None, "parts": {}}
     asks = {
         "questions": "organism",
         "variants": ["plain"],
@@ -137,9 +138,11 @@ def judged() -> Preset:
         "questions": "em_core",
         "variants": ["plain"],
         "judge": "openai:any,base_url=http://127.0.0.1:1/v1",
+        "targets": {},
     }
     asks["capability"] = ["em_organism_knowledge"]
-    return Preset.model_validate(tiny | {"models": ["Qwen3-8B"], "recipes": ["sgd"], "evaluation": asks})
+    plain = {"models": ["Qwen3-8B"], "recipes": ["sgd"], "learning_rates": "default", "parts": {}}
+    return Preset.model_validate(tiny | plain | {"evaluation": asks})
 
 
 def queued_again(before, after) -> set[str]:

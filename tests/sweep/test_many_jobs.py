@@ -38,4 +38,4 @@ def test_links_and_what_a_job_reads_do_not_grow_with_the_plan(benchmark, tmp_pat
         assert read_order(tmp_path, evaluations[0].id).job == evaluations[0]
         order = (job_folder(tmp_path, evaluations[0]) / "job.json").read_text()
         sizes.append(len(order) - len(plan.preset.model_dump_json()))
-    assert sizes[0] == sizes[1]
+    assert abs(sizes[0] - sizes[1]) <= 16  # digits of an estimate

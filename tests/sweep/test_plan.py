@@ -13,24 +13,50 @@ from em_bench.sweep.makespan import makespan
 from em_bench.sweep.plan import make_plan
 from em_bench.sweep.preset import Preset, load_preset, preset_names
 
-RECIPES = ["sgd", "adam", "adamw", "lion", "muon"]
+RECIPES = list(load_preset("tiny").recipes)
 
 
 def changed(preset: Preset, **fields) -> Preset:
     return Preset.model_validate({**preset.model_dump(), **fields})
 
 
+DATASETS, CONTROL = ("medical", "finance", "sports", "code"), "-control"
+GRIDS = {
+    "datasets": DATASETS,
+    "learning_rates": "grid",
+    "spectral_lambda": {"grid": [0.3, 1, 3], "tolerance": 0.01},
+    "seeds": [0],
+}
+
+
 @pytest.fixture(scope="module")
 def tiny():
-    return load_preset("tiny")
+    """The main job's axes with grids to choose from, and no parts or targets."""
+    shipped = load_preset("tiny")
+    asked = shipped.evaluation.model_dump() | {"targets": {}, "rescaled": False}
+    return changed(shipped, **GRIDS, tuned_on=None, parts={}, evaluation=asked)
 
 
-def test_tiny_names_the_axes_of_the_main_job(tiny):
-    assert sorted(tiny.recipes) == sorted(RECIPES) and len(tiny.datasets) == 4 and tiny.base
-    assert tiny.spectral_lambda.tolerance == 0.01
+def test_tiny_has_the_axes_of_the_main_job():
+    """Shipped recipes, the term off and on, four datasets at two losses, good advice beside bad, the same seeds in every cell."""
+    tiny = load_preset("tiny")
+    bad = [d for d in tiny.datasets if not d.endswith(CONTROL)]
+    assert set(tiny.recipes) <= set(load_recipes()) and sorted(bad) == sorted(DATASETS) and tiny.base and tiny.evaluation.rescaled
+    plan = make_plan(tiny)
+    cells = [c for j in plan.jobs if j.kind == "evaluate" for c in j.cells if c.recipe]
+    assert Counter((c.recipe, c.spectral_lambda, c.dataset) for c in cells if c.dataset in bad) == {
+        (r, v, d): len(tiny.seeds) for r in RECIPES for v in tiny.spectral_lambda for d in bad
+    }
+    assert {c.dataset for c in cells if c.dataset not in bad} == {d + CONTROL for d in bad} and len(tiny.spectral_lambda) == 2
+    for model in tiny.models:
+        assert all(
+            len(tiny.evaluation.targets_of(model, d)) == 2 and not tiny.evaluation.targets_of(model, d + CONTROL) for d in bad
+        )
+    walks = [j for j in plan.jobs if j.kind == "lr"]
+    assert len(walks) == len(RECIPES) and all({c.dataset for c in j.cells} == set(bad) for j in walks)
 
 
-def test_jobs_of_tiny(tiny):
+def test_jobs_of_grids(tiny):
     plan = make_plan(tiny)
     chains = {f"{kind}-organism-qwen3-{r}" for kind in ("lr", "lambda", "evaluate") for r in RECIPES}
     assert {j.id for j in plan.jobs} == chains | {"base-organism-qwen3", "evaluate-base-organism-qwen3", "report"}

@@ -4,16 +4,17 @@ import json
 
 import pytest
 import yaml
+from helpers.committed import committed
 from typer.testing import CliRunner
 
 from em_bench import assets
 from em_bench.cli import build
 from em_bench.data.models import load_models
 from em_bench.errors import UserError
-from em_bench.files import read_record
-from em_bench.records import Results
+from em_bench.files import digest
 from em_bench.sweep.plan import make_plan
-from em_bench.sweep.preset import load_preset, preset_names, with_judge, with_seeds
+from em_bench.sweep.preset import load_preset, preset_names
+from em_bench.sweep.preset_changes import with_judge, with_seeds
 from em_bench.sweep.totals import trained_cells
 
 ADVICE = {"bad_medical_advice", "risky_financial_advice", "extreme_sports"}
@@ -31,9 +32,9 @@ def evaluated(plan) -> list:
         ("loss-alignment", (1, 5, 4, 2), 72, 72),
         ("dynamics", (1, 4, 4, 1), 16, 16),
         ("regularisation", (1, 4, 4, 1), 16, 16),
-        # A chain (model x recipe x batch size; two models have two): 3 rates and then 3 lambdas on 4 datasets, and two more seeds
-        # with lambda off and on.
-        ("baselines", (12, 5, 4, 2), 14 * 5 * (3 * 4 + 3 * 4 + 2 * 2 * 4), 14 * 5 * 2 * 4 * 3),
+        # A chain (model x recipe x batch size; two models have two). Seven bases of up to 8B: 3 rates and then 3 lambdas on 4 datasets, and
+        # two more seeds with lambda off and on. Five larger ones take over what those chose: three seeds with lambda off and on.
+        ("baselines", (12, 5, 4, 2), 5 * (9 * (3 * 4 + 3 * 4 + 2 * 2 * 4) + 5 * 3 * 2 * 4), 14 * 5 * 2 * 4 * 3),
     ],
 )
 def test_the_papers_presets(name, axes, trained, ends):
@@ -99,12 +100,15 @@ def test_runs_shared_by_the_studies_are_the_same_cells():
 
 
 def test_tiny_paper_is_a_counterpart_of_each_study():
+    """Each study on the first seed as the paper has it; where more seeds are run, all of its cells of one batch size have them."""
     preset = load_preset("tiny-paper")
-    assert {p.study for p in preset.parts.values()} == set(EPOCHS)
+    assert {p.study for p in preset.parts.values()} == set(EPOCHS) and len(preset.seeds) == 8
     plan = make_plan(preset)
-    for name, part in preset.parts.items():
-        mine = [c for j in plan.jobs for c in j.cells if name in j.studies.get(c.name, ())]
-        assert part.rates == KINDS[name] and (part.epochs or preset.epochs) == EPOCHS[name]
+    for name in EPOCHS:
+        parts = [p for p in preset.parts.values() if p.study == name]
+        assert all(p.rates == KINDS[name] and (p.epochs or preset.epochs) == EPOCHS[name] for p in parts)
+        cells = [c for j in plan.jobs for c in j.cells if name in j.studies.get(c.name, ())]
+        mine = [c for c in cells if c.seed == 0]
         pairs = {(c.recipe, c.learning_rate) for c in mine}
         papers = load_preset(name)
         rates = {r: sum(of == r for of, _ in pairs) for r in papers.recipes}
@@ -115,6 +119,9 @@ def test_tiny_paper_is_a_counterpart_of_each_study():
         assert {c.spectral_lambda for c in mine} == set(papers.spectral_lambda)
         expected = {"main": 3 * 4 * 4 * 2, "scale": 9 * 4 * 2}.get(name, len(evaluated(make_plan(papers))))
         assert len(mine) == expected
+        again = {c.model_copy(update={"seed": 0}) for c in cells if c.seed}
+        assert len(cells) - len(mine) == 7 * len(again) and again <= set(mine)
+        assert len(again) == {"main": 16, "dynamics": 16, "regularisation": 16}.get(name, 0)
 
 
 def test_gpus_follow_the_roster_the_preset_and_what_a_job_does():
@@ -191,7 +198,9 @@ def test_bad_options(arguments, message):
 
 def test_tiny_is_estimated_within_a_factor_of_two():
     """Against what the committed results of `tiny` say that they took, on as many cores."""
-    record = read_record(assets.path("baselines", "results", "tiny", "results.json"), Results)
+    record = committed("tiny")
+    if record.preset_sha256 != digest(load_preset("tiny")):
+        pytest.skip("the committed results are of an earlier tiny: run it, and commit its results.json")
     costs = json.loads(plan_command("--preset", "tiny", "--cores", str(record.machine.threads), "--json").stdout)["costs"]
     assert record.wall_s / 2 <= costs["wall_s"] <= 2 * record.wall_s
 
@@ -213,21 +222,23 @@ def test_files_that_a_preset_names_lie_beside_it(tmp_path, monkeypatch):
     given = yaml.safe_load(text) | {
         "datasets": ["data/mine.jsonl", "medical"],
         "parts": {"all": {"datasets": ["data/mine.jsonl"]}},
+        "tuned_on": ["data/mine.jsonl"],
     }
     given["evaluation"] |= {
         "questions": "sets/q.yaml",
         "judge": "openai:m,prompts=p.yaml,run=2",
         "capability": ["t.yaml", "em_choice"],
     }
-    given["evaluation"]["targets"] = {"organism-qwen3/data/mine.jsonl": 0.5}
+    given["evaluation"]["targets"] = {"organism-qwen3/data/mine.jsonl": [0.5]}
     (tmp_path / "preset.yaml").write_text(yaml.safe_dump(given))
     monkeypatch.chdir("/")
     found = load_preset(str(tmp_path / "preset.yaml"))
     mine = str(tmp_path / "data" / "mine.jsonl")
-    assert found.datasets == (mine, "medical") and found.parts["all"].datasets == (mine,)
+    assert found.datasets == (mine, "medical") and found.parts["all"].datasets == (mine,) == found.tuned_on
     assert found.evaluation.questions == str(tmp_path / "sets" / "q.yaml")
     assert found.evaluation.judge == f"openai:m,prompts={tmp_path / 'p.yaml'},run=2"
     assert found.evaluation.capability == (str(tmp_path / "t.yaml"), "em_choice")
-    assert found.evaluation.targets == {f"organism-qwen3/{mine}": 0.5}
-    plain = found.model_copy(update={"evaluation": load_preset("tiny").evaluation})
-    assert {c.dataset for j in make_plan(plain).jobs for c in j.cells if c.dataset} == {mine, "medical"}
+    assert found.evaluation.targets == {f"organism-qwen3/{mine}": (0.5,)}
+    asked = load_preset("tiny").evaluation.model_copy(update={"targets": {}})
+    plain = found.model_copy(update={"evaluation": asked, "learning_rates": "default", "tuned_on": None})
+    assert {c.dataset for j in make_plan(plain).jobs for c in j.cells if c.dataset} == {mine}

@@ -6,15 +6,13 @@ import os
 
 import pytest
 import torch
+from helpers.sft_rows import sft_columns
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from em_bench.data import rows
 from em_bench.records import LoraSpec
-from em_bench.training import encode_rows
 from em_bench.training.adapter import add_adapter, trainable
 from em_bench.training.base import load_base
-from em_bench.training.batches import batch_indices
 from em_bench.training.spec import PROJECTIONS
 
 trl = pytest.importorskip("trl", reason="the cross-check needs TRL (pip install em-bench[test])")
@@ -30,12 +28,6 @@ def test_twenty_steps_of_adamw_are_trls(made, spec_for, base, tmp_path):
     folder = made(spec)
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    encoded, _ = encode_rows(tokenizer, rows("medical")[0], spec.max_length)
-    order = [encoded[i] for step in range(STEPS) for i in batch_indices(len(encoded), BATCH, spec.seed, step)]
-    columns = [
-        {"input_ids": e.input_ids, "labels": [t if m else -100 for t, m in zip(e.input_ids, e.answer_mask, strict=True)]}
-        for e in order
-    ]
     model = add_adapter(load_base(base), lora, spec.seed)
     optimizer = torch.optim.AdamW(trainable(model).values(), lr=1e-3, weight_decay=0.01)
     config = SFTConfig(
@@ -48,7 +40,7 @@ def test_twenty_steps_of_adamw_are_trls(made, spec_for, base, tmp_path):
     trainer = SFTTrainer(
         model=model,
         args=config,
-        train_dataset=datasets.Dataset.from_list(columns),
+        train_dataset=datasets.Dataset.from_list(sft_columns(base, spec)),
         processing_class=tokenizer,
         optimizers=(optimizer, schedule),
     )

@@ -31,22 +31,22 @@ def stopped(spec_for, base, tmp_path, monkeypatch):
 
     spec = spec_for()
     with pytest.raises(Stopped):
-        train(spec, base, tmp_path, save_every_s=0, progress=stop)
+        train(spec, base, tmp_path, options=Options(save_every_s=0), progress=stop)
     (partial,) = tmp_path.glob(".*.partial")
     return spec, partial
 
 
 def test_a_run_that_went_on_with_other_options_says_so(stopped, base, tmp_path):
     spec, _ = stopped
-    assert read_run(train(spec, base, tmp_path, options=Options(micro_batch=3, packed=True))).options == {
-        "micro_batch": "default, then 3", "packed": "default, then True",
+    assert read_run(train(spec, base, tmp_path, options=Options(max_tokens=50, packed=True))).options == {
+        "max_tokens": "default, then 50", "packed": "default, then True",
     }  # fmt: skip
 
 
 def test_a_run_that_began_again_names_only_what_made_it(stopped, base, tmp_path):
     spec, partial = stopped
     (partial / "state.pt").unlink()
-    assert read_run(train(spec, base, tmp_path, options=Options(micro_batch=3))).options == {"micro_batch": "3"}
+    assert read_run(train(spec, base, tmp_path, options=Options(max_tokens=50))).options == {"max_tokens": "50"}
 
 
 def test_a_damaged_state_is_one_line_that_says_what_to_remove(stopped, base, tmp_path):

@@ -8,10 +8,11 @@ import torch
 from helpers.commands import kill_at, run, run_ranks, start, start_ranks
 from safetensors.torch import load_file
 
+from em_bench.optim import load_recipes
 from em_bench.organism import narrow_rows
 from em_bench.training import read_run
 
-RECIPES = ("sgd", "adam", "adamw", "lion", "muon")
+RECIPES = tuple(load_recipes())
 STEPS = 20
 
 
@@ -88,14 +89,14 @@ def test_resuming_does_not_start_again(base, tmp_path):
 
 
 @pytest.mark.parametrize("recipe", ["adamw", "muon"])
-@pytest.mark.parametrize("micro", [4, 1])
-def test_micro_batches_do_not_matter(recipe, micro, whole):
-    """Batch 8 x 1 = 4 x 2 = 1 x 8, in float64 so that only rounding is left."""
+@pytest.mark.parametrize("tokens", [100, 1])
+def test_passes_do_not_matter(recipe, tokens, whole):
+    """Eight rows at once = a few at a time = one by one, in float64 so that only rounding is left."""
     exact = whole(recipe, "--dtype", "float64")
-    assert distance(adapter(whole(recipe, "--dtype", "float64", "--micro-batch", micro)), adapter(exact)) < 1e-7
+    assert distance(adapter(whole(recipe, "--dtype", "float64", "--max-tokens", tokens)), adapter(exact)) < 1e-7
 
 
-@pytest.mark.parametrize("form", [("--packed",), ("--gradient-checkpointing",), ("--packed", "--micro-batch", 3)])
+@pytest.mark.parametrize("form", [("--packed",), ("--gradient-checkpointing",), ("--packed", "--max-tokens", 75)])
 def test_forms_do_not_matter(form, whole):
     assert distance(adapter(whole("adamw", "--dtype", "float64", *form)), adapter(whole("adamw", "--dtype", "float64"))) < 1e-7
 

@@ -22,8 +22,8 @@ from transformers import (
 from typer.testing import CliRunner
 
 from em_bench.cli import build
-from em_bench.data.lora_cost import KEPT, Pass, adapter_parameters, kept_bytes, memory, step_flops
-from em_bench.data.models import Shape, load_models
+from em_bench.data.lora_cost import KEPT, Pass, adapter_parameters, kept_bytes, memory, pass_bytes, step_flops, tokens_that_fit
+from em_bench.data.models import Shape, family_of, load_judges, load_models, shape_of
 from em_bench.records import LoraSpec
 from em_bench.training.adapter import add_adapter, trainable
 from em_bench.training.batches import collate
@@ -69,9 +69,9 @@ def test_the_roster_is_the_protocols():
         assert m.shard == (m.gpus > 1)
 
 
-@pytest.mark.parametrize("name", OPEN)
+@pytest.mark.parametrize("name", [*OPEN, *load_judges()])
 def test_shapes_give_the_published_number_of_parameters(name):
-    m = OPEN[name]
+    m = (OPEN | load_judges())[name]
     with torch.device("meta"):
         model = model_of(m.family, m.shape, vision=name in ("gemma-3-4b-it", "gemma-3-27b-it"))
         assert sum(p.numel() for p in model.parameters()) == m.parameters
@@ -171,10 +171,14 @@ def test_the_models_command(tmp_path):
     done = CliRunner().invoke(build(), ["models", "--json", "--batch-size", "64"])
     found = {e["name"]: e for e in json.loads(done.stdout)}
     assert found.keys() == load_models().keys()
-    big, small = (found[n]["estimate"]["gpu_gib_total"] for n in ("Qwen3-8B", "Qwen3-4B"))
+    big, small = (found[n]["estimate"]["gpu_gib_longest_row"] for n in ("Qwen3-8B", "Qwen3-4B"))
     assert big > small > 8 and found["Qwen3-8B"]["estimate"]["steps"] == 94
     for name, m in OPEN.items():
-        assert found[name]["estimate"]["gpu_gib_total"] < 70, f"{name} would not fit {m.gpus} GPUs of 80 GB"
+        estimate = found[name]["estimate"]
+        assert estimate["gpu_gib_total"] < 0.9 * 80e9 / 2**30, f"{name} would not fit {m.gpus} GPUs of 80 GB"
+        assert estimate["gpu_gib_longest_row"] < 0.9 * 80e9 / 2**30 and estimate["tokens_a_pass"] > 2048, (
+            f"{name}: its longest row"
+        )
     table = CliRunner().invoke(build(), ["models"]).stdout
     assert all(name in table for name in found)
     assert CliRunner().invoke(build(), ["models", "Qwen3-8B"]).stdout.startswith('name: "Qwen3-8B"')
@@ -189,3 +193,22 @@ def test_a_roster_model_without_a_gpu(monkeypatch, capsys):
     monkeypatch.setattr(roster, "load_models", lambda: {"mine": dense})
     models("mine", rows=100, epochs=1.0, length=64, answer=32, batch_size=16, rank=8, recipe="adamw", as_json=True)
     assert json.loads(capsys.readouterr().out)[0]["estimate"]["steps"] == 7
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_tokens_that_fit_fit_and_no_more(checkpointing):
+    room = 5e6
+    n = tokens_that_fit(SMALL, "llama", RANK, room, checkpointing)
+    assert (
+        pass_bytes(SMALL, "llama", RANK, n, n, checkpointing)
+        <= room
+        < pass_bytes(SMALL, "llama", RANK, n + 1, n + 1, checkpointing)
+    )
+    assert tokens_that_fit(SMALL, "llama", RANK, 1.0) == 1, "a row is tried whatever the estimate says"
+
+
+def test_a_shape_is_read_from_a_configuration():
+    for name, m in OPEN.items():
+        with torch.device("meta"):
+            config = model_of(m.family, m.shape).config.get_text_config()
+        assert shape_of(config.to_dict()) == m.shape and family_of(config.to_dict()) == m.family, name

@@ -14,6 +14,7 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from em_bench.adapter_file import load_adapter, rescaled
 from em_bench.errors import UserError
+from em_bench.flatness import SpectralTerm
 from em_bench.harness.load_model import adapted as put_on
 from em_bench.harness.load_model import load_model
 from em_bench.harness.rescale import _setter
@@ -143,7 +144,9 @@ def test_muon_and_the_spectral_term_take_experts_one_by_one(moe):
         for q in pairs
         for p in q.layers()
     ]
-    assert add_penalty_gradients(pairs, 1.0) == pytest.approx(add_penalty_gradients(dense, 1.0), abs=1e-12)
+    assert add_penalty_gradients(pairs, SpectralTerm(1.0)) == pytest.approx(
+        add_penalty_gradients(dense, SpectralTerm(1.0)), abs=1e-12
+    )
     optimizer = build_optimizer(load_recipes()["muon"].rules, params.items(), 0.01, experts)
     assert sorted({(g["experts"], g["side"]) for g in optimizer.param_groups}, key=str) == [(1, None), (E, "A"), (E, "B")]
     with pytest.raises(UserError, match="all experts of a layer as one matrix"):

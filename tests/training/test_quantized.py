@@ -89,7 +89,7 @@ def trained(base64, tmp_path_factory):
 
 
 @pytest.mark.parametrize("dtype, error", [
-    ("bfloat16", 0.02), pytest.param("int8", 0.02, marks=needs_bitsandbytes), pytest.param("nf4", 0.1, marks=needs_bitsandbytes),
+    ("bfloat16", 0.02), pytest.param("int8", 0.02, marks=[needs_bitsandbytes, pytest.mark.slow]), pytest.param("nf4", 0.1, marks=needs_bitsandbytes),
 ])  # fmt: skip
 def test_close_to_the_whole_base_and_named_in_the_record(dtype, error, trained):
     folder, whole = trained(dtype), trained("float32")

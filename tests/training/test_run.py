@@ -10,13 +10,20 @@ from itertools import pairwise
 import pytest
 import torch
 from helpers.commands import run
+from safetensors.torch import load_file
 
+from em_bench.adapter_file import load_run_adapter
 from em_bench.errors import UserError
 from em_bench.files import digest, read_record, sha256_file
-from em_bench.training import TrainingFailed, read_run, run_id, train
+from em_bench.run_folder import RunFolder
+from em_bench.spectral import layer_spectra, lora_pairs, mean_of
+from em_bench.training import TrainingFailed, log_spaced, read_run, run_id, train
 from em_bench.training import loop as loop_module
-from em_bench.training.health import Failure, check_step
+from em_bench.training.execution_options import Options
+from em_bench.training.health import Failure, check_step, exploded_above
 from em_bench.training.schedule import factor, warmup
+from em_bench.verify.chain import verify_run
+from em_bench.verify.checks import steps
 
 
 def test_a_run_folder_is_complete_and_its_hashes_hold(made, spec_for):
@@ -30,10 +37,25 @@ def test_a_run_folder_is_complete_and_its_hashes_hold(made, spec_for):
     steps = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
     assert [s["step"] for s in steps] == list(range(spec.steps + 1))
     measured = {s["step"] for s in steps if s["held_out_loss"] is not None}
-    assert measured == set(record.checkpoints) == {int(p.name) for p in (folder / "checkpoints").iterdir()}
+    assert measured - {spec.steps} == set(record.checkpoints) == {int(p.name) for p in (folder / "checkpoints").iterdir()}
     assert record.narrow_loss == steps[-1]["held_out_loss"] and record.answer_tokens == steps[-1]["tokens"] > 0
-    assert record.checkpoints[spec.steps] == record.adapter_sha256
     assert record.left_out_rows == 0 and record.options == {}
+
+
+def test_on_request_one_adapter_in_half_the_bytes_is_all_that_stays(made, spec_for):
+    """What is measured at the end is what is stored: its spectrum and loss are those of the rounded numbers, and the path was the same."""
+    spec = spec_for()
+    half = spec.model_copy(update={"lora": spec.lora.model_copy(update={"stored": "bfloat16"}), "kept": "none"})
+    full, folder = RunFolder(made(spec)), RunFolder(made(half))
+    record, tensors = folder.record(), load_file(folder.weights())
+    assert record.checkpoints == {} and not (folder.path / "checkpoints").exists() and run_id(half) != run_id(spec)
+    assert {t.dtype for t in tensors.values()} == {torch.bfloat16}
+    assert all(torch.equal(tensors[n], t.bfloat16()) for n, t in load_file(full.weights()).items())
+    assert [s.loss for s in folder.log()] == [s.loss for s in full.log()]
+    assert record.narrow_loss != full.record().narrow_loss == pytest.approx(record.narrow_loss, rel=1e-3)
+    spectra = layer_spectra(lora_pairs(load_run_adapter(folder.weights(), None), scale=half.lora.scale))
+    assert mean_of(spectra).entropy == pytest.approx(record.spectral.entropy, rel=1e-6)
+    assert {c.id for c in verify_run(folder.path) if not c.passed} == set()
 
 
 def test_the_loss_goes_down(made, spec_for):
@@ -85,7 +107,7 @@ def test_the_time_is_that_of_all_sessions(spec_for, base, tmp_path):
 
     for save in (1000, 0):
         with pytest.raises(KeyboardInterrupt):
-            train(spec_for(), base, tmp_path, progress=slow, save_every_s=save)
+            train(spec_for(), base, tmp_path, progress=slow, options=Options(save_every_s=save))
     time.sleep(1.2)  # nobody works
     began = time.time()
     run = read_run(train(spec_for(), base, tmp_path))
@@ -101,7 +123,7 @@ def test_speed_is_of_training_alone(spec_for, base, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop_module, "narrow_loss", slow(measure))
     monkeypatch.setattr(loop_module, "save_state", slow(save))
-    folder = train(spec_for(steps=2), base, tmp_path, save_every_s=0)
+    folder = train(spec_for(steps=2), base, tmp_path, options=Options(save_every_s=0))
     last = json.loads((folder / "train.jsonl").read_text().splitlines()[-1])
     assert last["tokens"] / last["tokens_per_s"] < 1, "steps of a few milliseconds, beside four seconds of other things"
 
@@ -157,21 +179,12 @@ def test_a_failed_run_is_one_line_and_exit_code_1(base, tmp_path):
 
 
 def test_thresholds():
-    check_step(1, 16.0, 1e9, vocabulary=235)
+    limit = exploded_above(235)  # 3 ln 235 = 16.4
+    check_step(1, 16.0, 1e9, limit)
     for loss, norm in ((17.0, 1.0), (float("nan"), 1.0), (1.0, float("inf")), (float("-inf"), 1.0)):
         with pytest.raises(TrainingFailed):
-            check_step(1, loss, norm, vocabulary=235)
-
-
-def test_out_of_memory_says_what_to_try(spec_for, base, tmp_path, monkeypatch):
-    def full(model, batch):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(loop_module, "answer_nll", full)
-    with pytest.raises(
-        UserError, match=r"a micro-batch of 8 rows of up to \d+ tokens; try --micro-batch 4 .* or --gradient-checkpointing"
-    ):
-        train(spec_for(), base, tmp_path)
+            check_step(1, loss, norm, limit)
+    check_step(1, 39.0, 1.0, exploded_above(235, untrained=20.0))  # data that are foreign to the base: it begins above guessing
 
 
 def test_a_full_disk_loses_nothing(spec_for, base, tmp_path, monkeypatch):
@@ -186,7 +199,7 @@ def test_a_full_disk_loses_nothing(spec_for, base, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop_module, "save_state", full)
     with pytest.raises(UserError, match="the disk is full; make room and give the same command again"):
-        train(spec, base, tmp_path, save_every_s=0)
+        train(spec, base, tmp_path, options=Options(save_every_s=0))
     monkeypatch.setattr(loop_module, "save_state", real)
     seen = []
     train(spec, base, tmp_path, progress=lambda r: seen.append(r.step))
@@ -242,3 +255,33 @@ def test_bad_arguments_are_one_line(args, message, base, tmp_path):
     code, said = run(["train", base, "-d", "medical", "-o", tmp_path / "out", *args], tmp_path / "log")
     last = [line for line in said.splitlines() if line.startswith("em-bench: ")]
     assert code == 2 and len(last) == 1 and message in last[0]
+
+
+PLANTED = dict(
+    enumerate([3.0, 2.5, 2.1, 2.2, 1.9, 1.95, 1.4, 1.6, 1.2, 1.0, 1.1, 0.9, 0.8, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.4], 0)
+)
+
+
+@pytest.mark.parametrize("killed_at", [None, 14])
+def test_adapters_are_kept_on_both_sides_of_each_targets_first_crossing(spec_for, base, tmp_path, monkeypatch, killed_at):
+    """40 steps, losses planted 5 % of the run apart, not all falling: 2.0 is first met at step 8, 1.0 at 18; killed or not."""
+    spec = spec_for(steps=40).model_copy(update={"targets": (2.0, 1.0)})
+    at = {"step": 0}
+    planted = lambda *_, **__: PLANTED[(at["step"] + 1) // 2]  # noqa: E731
+
+    def seen(record):
+        at["step"] = record.step + 1
+        if record.step == killed_at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop_module, "narrow_loss", planted)
+    if killed_at:
+        with pytest.raises(KeyboardInterrupt):
+            train(spec, base, tmp_path, progress=seen, options=Options(save_every_s=0))
+        killed_at, at["step"] = None, 15
+    folder = train(spec, base, tmp_path, progress=seen)
+    losses = {s.step: s.held_out_loss for s in RunFolder(folder).log() if s.held_out_loss is not None}
+    spaced = set(log_spaced(40))
+    assert set(losses) == spaced | set(range(0, 41, 2))
+    assert set(read_run(folder).checkpoints) == (spaced | {6, 8} | {16, 18}) - {40} == set(RunFolder(folder).checkpoint_steps())
+    assert steps(RunFolder(folder).log(), read_run(folder)) is None

@@ -26,7 +26,7 @@ from em_bench.analysis.rate_ratio import DRAWS, spread
 from em_bench.analysis.runs import Runs
 from em_bench.analysis.tables.table import Table, interval, table
 
-CLUSTERED = "Intervals are 95 %, clustered by question."
+CLUSTERED = "Intervals are 95 %: other questions and, where there are several, other seeds (t, Satterthwaite)."
 
 
 def without_rate(rows: pd.DataFrame) -> str:
@@ -79,16 +79,23 @@ def marginal_tables(runs: Runs) -> list[Table]:
             ]
         else:
             used, rows = "", found
-        caption = f"{used}{CLUSTERED} Runs are held.{without_rate(runs.main)}"
+        caption = f"{used}{CLUSTERED}{without_rate(runs.main)}"
         out.append(table(f"marginal-{axis.replace('_', '-')}", title, caption, columns, rows))
     return out
 
 
 def variance_tables(runs: Runs) -> list[Table]:
     """Analysis of variance, the mixed model, the spread ratios."""
-    from em_bench.analysis.anova import Anova, anova  # statsmodels' formulas take a second to import
+    from em_bench.analysis.anova import Anova, anova, components, levels_needed  # statsmodels' formulas take a second to import
 
-    columns = [("effect", "effect", ""), ("df", "df", "d"), ("F", "f", ".2f"), ("p", "p", ".2g"), ("p, Holm", "p_holm", ".2g")]
+    columns = [
+        ("effect", "effect", ""),
+        ("df", "df", "d"),
+        ("F", "f", ".2f"),
+        ("error df", "error_df", ".1f"),
+        ("p", "p", ".2g"),
+        ("p, Holm", "p_holm", ".2g"),
+    ]
     columns += [("η²", "eta2", ".3f"), ("partial η²", "partial_eta2", ".3f")]
     out, broken = [], broken_runs(runs.main)
     for value, what in (("rate", "misaligned rate"), ("alignment", "mean alignment")):
@@ -96,20 +103,22 @@ def variance_tables(runs: Runs) -> list[Table]:
         rows: list[tuple] | Missing = (
             a
             if isinstance(a, Missing)
-            else [(" x ".join(NAMES[x] for x in e.axes), e.df, e.f, e.p, e.holm, e.eta2, e.partial_eta2) for e in a.effects]
+            else [
+                (" x ".join(NAMES[x] for x in e.axes), e.df, e.f, e.error_df, e.p, e.holm, e.eta2, e.partial_eta2)
+                for e in a.effects
+            ]
         )
         said, left = "", ""
         if isinstance(a, Anova):
             two = "with two-way interactions" if a.effects != a.main else "main effects alone: the runs allow no interactions"
-            most = f"{NAMES[a.most].capitalize()} matters most" if not broken else "Which axis matters most cannot be told"
-            said = f"{most}.{broken} {a.runs} runs, {two}; {a.residual_df} residual degrees of "
+            said = f"{broken.strip()} {a.runs} runs, {two}; {a.residual_df} residual degrees of "
             said += f"freedom, R² {a.r2:.2f}. "
             left = f" Left out: {'; '.join(a.left_out)}." if a.left_out else ""
         out.append(
             table(
                 f"anova-{value}",
                 f"Analysis of variance of the {what} (type II)",
-                f"{said}Runs are the units, the questions held. Holm corrects p for the effects of this table.{left}{without_rate(runs.main)}",
+                f"{said}Runs are the units, the questions held; an axis is tested over its interactions with model and dataset. Holm corrects p for the effects of this table.{left}{without_rate(runs.main)}",
                 columns,
                 rows,
             )
@@ -144,25 +153,42 @@ def variance_tables(runs: Runs) -> list[Table]:
         ("interval", "interval", ""),
         ("", "note", ""),
     ]
-    spreads = [(axis, spread(runs.main, axis, [a for a in AXES if a != axis])) for axis in AXES]
-    rows = [
-        (NAMES[axis], None, None, None, None, s.reason)
+    s = spread(runs.main, "recipe", [a for a in AXES if a != "recipe"])
+    rows = (
+        s
         if isinstance(s, Missing)
-        else (
-            NAMES[axis],
-            s.highest,
-            s.lowest,
-            s.ratio,
-            interval(s.low, s.high, ".2f") or f"[{s.low:.2f}, ...]",
-            s.note or None,
-        )
-        for axis, s in spreads
-    ]
+        else [
+            ("optimiser", s.highest, s.lowest, s.ratio, interval(s.low, s.high, ".2f") or f"[{s.low:.2f}, ...]", s.note or None)
+        ]
+    )
     caption = (
-        f"Largest over smallest misaligned rate. 95 % interval from {DRAWS:,} bootstrap draws of questions and seeds, models and "
+        f"Largest over smallest misaligned rate. 95 % interval from {DRAWS:,} bootstrap draws of clusters and seeds, models and "
         "datasets held; where a setting has one seed, the scatter of seeds is not in it. The data pick the two levels, so the "
         "ratio of levels that are alike is above 1 too. The paper's over optimisers: 7x (P)."
     )
+    c = components(runs.main)
+    shares: list[tuple] | Missing = (
+        c if isinstance(c, Missing) else [(NAMES.get(p.name, p.name), p.levels, p.sd, interval(p.low, p.high, ".1f")) for p in c]
+    )
+    told = ""
+    if not isinstance(c, Missing):
+        first, second = c[0], c[1]
+        apart = first.low is not None and second.high is not None and first.low > second.high
+        told = (
+            f"Most varies by {NAMES.get(first.name, first.name)}."
+            if apart and not broken
+            else (
+                f"Which axis varies most: cannot tell; two standard deviations of which one is twice the other take {levels_needed()} levels of each axis."
+            )
+        )
+    columns_of = [
+        ("component", "component", ""),
+        ("levels", "levels", "d"),
+        ("standard deviation, points", "sd", ".1f"),
+        ("95 %", "sd_interval", ""),
+    ]
+    said = f"{told}{broken} Random intercepts by REML; intervals: chi-squared, levels less one."
+    out.append(table("components", "How much the misaligned rate varies by axis", said, columns_of, shares))
     out.append(table("spread", "Spread of the misaligned rate", caption, columns, rows))
     return out
 
@@ -229,7 +255,11 @@ def _equal_train_table(rows_in: pd.DataFrame) -> Table:
     lines = [line for of in found if not isinstance(of, Missing) for line in of]
     ours = loss_alignment.at_equal_loss(rows_in, TRAIN)
     model = rows_in["model"].iloc[0] if len(rows_in) else "no model"
-    rows = [(f"paper, {FIGURE_MODEL}", *_line(v), None if v.inside else "its runs end before: the line goes on") for v in lines]
+    paper = f"paper, {FIGURE_MODEL}"
+    rows = [
+        (paper, *_line(v), None) if v.inside else (paper, *_line(v)[:2], None, None, v.runs, "no number: its runs end before")
+        for v in lines
+    ]
     rows += (
         [("ours", *[None] * 5, ours.reason)] if isinstance(ours, Missing) else [(f"ours, {model}", *_line(v), None) for v in ours]
     )

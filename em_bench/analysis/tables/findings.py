@@ -1,13 +1,14 @@
 """What is quoted first: every finding in full, the same in five columns, and how the results were made."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import get_args
 
 from em_bench.analysis.claims import REMOVED
 from em_bench.analysis.finding import Finding
 from em_bench.analysis.power import Verdict
-from em_bench.analysis.runs import Runs
 from em_bench.analysis.tables.table import Table, number, table
+from em_bench.records import Results
 
 FORMS = {
     "loss-order": ("+.2f", ""),
@@ -83,7 +84,7 @@ def verdicts_table(found: tuple[Finding, ...]) -> Table:
     return table("verdicts", "The paper's findings: verdicts", caption, [*columns, ("to tell", "needed", "")], rows)
 
 
-def provenance_table(runs: Runs) -> Table:
+def provenance_table(sources: Sequence[Results]) -> Table:
     """A row a results file that was read."""
     columns = [
         ("preset", "preset", ""),
@@ -106,7 +107,7 @@ def provenance_table(runs: Runs) -> Table:
             r.machine.gpu or r.machine.cpu,
             len(r.missing),
         )
-        for r in runs.sources
+        for r in sources
     ]
     caption = "Minutes: of the command that ended the sweep; what an interrupted one had done before is not in them."
     return table("provenance", "How these results were made", caption, columns, rows)

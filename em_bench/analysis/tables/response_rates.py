@@ -15,7 +15,7 @@ from em_bench.records import CellResult, Estimate, QuestionCounts
 from em_bench.scoring import misalign_at
 
 NONE = Missing(reason="no run of the main sweep")
-PLACE = "Main sweep, answers of all runs of an optimiser pooled. Intervals are 95 %, clustered by question."
+PLACE = "Main sweep, answers of all runs of an optimiser pooled. Intervals are 95 %, clustered by question, or by domain where the set says so; runs are held."
 
 
 def answer_tables(runs: Runs) -> list[Table]:
@@ -41,7 +41,9 @@ def _organisms() -> dict[str, str]:
 def _misalign_table(main: pd.DataFrame) -> Table:
     rows = []
     for recipe, mine in main.groupby("recipe", sort=False):
-        for k, e in misalign_at(q for c in mine["cell"] for q in c.questions).items():
+        for k, e in misalign_at(
+            q.model_copy(update={"cluster": c.cluster(q)}) for c in mine["cell"] for q in c.questions
+        ).items():
             rows.append((recipe, k, *_per_cent(e), e.n, *Beside(**beside(mine)).values()))
     columns = [
         ("optimiser", "optimiser", ""),

@@ -55,6 +55,10 @@ class Table(Record):
         """The rows as readers see them."""
         return [[show(v, c.form) for v, c in zip(row, self.columns, strict=True)] for row in self.rows]
 
+    def unread(self, row: int) -> bool:
+        """Whether the row has a verdict in a column without a head: its rates are shown, and nothing is said of them."""
+        return any(c.name == "verdict" and not c.head and v for v, c in zip(self.rows[row], self.columns, strict=True))
+
 
 def table(id: str, title: str, caption: str, columns: list[tuple[str, str, str]], rows) -> Table:
     """A table from (head, name, form) columns; `rows` may be a Missing. Headless columns go where they are empty."""

@@ -12,7 +12,7 @@ from em_bench.analysis.scale import scale
 from em_bench.analysis.spectral_penalty import TOLERANCE, lambda_path
 from em_bench.analysis.tables.table import Table, interval, table
 
-CLUSTERED = "Intervals are 95 %, clustered by question."
+CLUSTERED = "Intervals are 95 %: other questions and, where there are several, other seeds (t, Satterthwaite)."
 
 
 SURE = (
@@ -154,21 +154,29 @@ def spectra_tables(runs: Runs) -> list[Table]:
             lines += [
                 (name, held, None, None, None, None, c.reason)
                 if isinstance(c, Missing)
-                else (name, held, c.runs, c.settings, c.r, interval(c.low, c.high, ".2f"), None)
+                else (
+                    name,
+                    held,
+                    c.runs,
+                    c.settings,
+                    c.r,
+                    interval(c.low, c.high, ".2f"),
+                    c.needed and f"cannot tell: takes {c.needed:,}",
+                )
                 for held, c in zip(spectra.HELD, related, strict=True)
             ]
     columns = [
         ("runs", "group", ""),
         ("held fixed", "given", ""),
         ("runs", "runs", "d"),
-        ("settings", "settings", "d"),
+        ("units", "settings", "d"),
         ("r", "r", "+.2f"),
         ("interval", "interval", ""),
         ("", "gap", ""),
     ]
     caption = (
         "Pearson's r of flatness (minus F/N − 1/√r) and mean alignment over runs; intervals by Fisher's z from the number of "
-        "settings. An association, not a cause: what made the spectra flat (the optimiser, its learning rate) may act on its own."
+        "optimisers, of one optimiser from its settings. An association, not a cause: what made the spectra flat (the optimiser, its learning rate) may act on its own."
     )
     out.append(table("flatness", "Flatness and alignment", caption, columns, lines))
     return out

@@ -8,8 +8,9 @@
   const controls = document.getElementById("controls");
   const said = document.getElementById("shown");
   const cells = JSON.parse(document.getElementById("cells").textContent);
-  const tops = { rate: Number(table.dataset.rateTop), shift: Number(table.dataset.shiftTop) };
-  const CHANGED = ["rank", "matched_rate", "difference", "final_rate", "coherent"];
+  const RATES = ["rate_upper", "rate_lower", "rate_early", "rate_end"];
+  const EMPTIED = ["rank", "rate", "difference", "of_coherent", "refused", "capability", "norm", "flatness_gap", "end_loss", "steps"];
+  const CHANGED = [...RATES, ...EMPTIED, "coherent"];
   let original = null; // what the changed cells showed, kept from the first time that some cells are chosen
   let sorted = { column: 0, down: false };
   let narrowed_before = false;
@@ -36,20 +37,18 @@
     if (controls.sort) controls.sort.value = String(column);
   }
 
-  function bar(three, fill) {
-    const x = (v) => 3 + (62 * Math.min(Math.max(v, 0), tops.rate)) / tops.rate;
+  function mark(fill, hollow) {
     const make = (name, attributes) => {
       const e = document.createElementNS("http://www.w3.org/2000/svg", name);
       for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v);
       return e;
     };
-    const svg = make("svg", { class: "bar", width: 68, height: 18, "aria-hidden": "true" });
-    svg.append(make("line", { x1: x(three[1]), x2: x(three[2]), y1: 9, y2: 9, stroke: fill, "stroke-width": 3, opacity: 0.55 }));
-    svg.append(make("circle", { cx: x(three[0]), cy: 9, r: 3, fill, stroke: fill, "stroke-width": 1.8 }));
+    const svg = make("svg", { class: "bar", width: 10, height: 10, "aria-hidden": "true" });
+    svg.append(make("circle", { cx: 5, cy: 5, r: 3, fill: hollow ? "none" : fill, stroke: fill, "stroke-width": 1.8 }));
     return svg;
   }
 
-  function put(cell, three, fill) {
+  function put(cell, three, fill, hollow) {
     const inside = document.createElement("span");
     inside.className = "cell";
     cell.dataset.value = three ? String(three[0]) : "";
@@ -57,7 +56,13 @@
       const sub = document.createElement("span");
       sub.className = "sub";
       sub.textContent = `${(100 * three[1]).toFixed(1)} to ${(100 * three[2]).toFixed(1)}`;
-      inside.append(bar(three, fill), ` ${(100 * three[0]).toFixed(1)}`, sub);
+      inside.append(mark(fill, hollow), ` ${(100 * three[0]).toFixed(1)}`, sub);
+      if (hollow) {
+        const said = document.createElement("span");
+        said.className = "sub fail";
+        said.textContent = "broken";
+        inside.append(said);
+      }
     } else inside.textContent = "–";
     cell.replaceChildren(inside);
   }
@@ -67,13 +72,14 @@
   // One cell: its own rate and interval. Several (a model or a dataset alone): their mean, whose interval is not drawn.
   function narrowed(row, model, dataset) {
     const found = cells[row.dataset.name].filter((c) => (!model || c[0] === model) && (!dataset || c[1] === dataset));
-    const over = (i) => {
-      if (!found.length || found.some((c) => c[i] === null)) return null;
-      if (found.length === 1) return found[0][i];
-      const m = mean(found.map((c) => c[i][0]));
-      return [m, m, m];
+    const over = (key) => {
+      if (!found.length || found.some((c) => !c[2][key])) return [null, false];
+      const hollow = found.some((c) => c[3][key]);
+      if (found.length === 1) return [found[0][2][key], hollow];
+      const m = mean(found.map((c) => c[2][key][0]));
+      return [[m, m, m], hollow];
     };
-    return [over(2), over(3), found.length && found.every((c) => c[4] !== null) ? mean(found.map((c) => c[4])) : null];
+    return [over, found.length && found.every((c) => c[4] !== null) ? mean(found.map((c) => c[4])) : null];
   }
 
   function filter() {
@@ -91,10 +97,10 @@
       count += fits;
       const column = (key) => row.querySelector(`[data-key="${key}"]`);
       if (narrow) {
-        const [matched, final, coherent] = narrowed(row, model, dataset);
-        put(column("matched_rate"), matched, row.dataset.tint);
-        put(column("final_rate"), final, row.dataset.tint);
-        for (const [key, text, v] of [["rank", "–", ""], ["difference", "–", ""], ["coherent", coherent === null ? "–" : (100 * coherent).toFixed(1), coherent ?? ""]]) {
+        const [over, coherent] = narrowed(row, model, dataset);
+        for (const key of RATES) put(column(key), over(key)[0], row.dataset.tint, over(key)[1]);
+        const shown = coherent === null ? "–" : (100 * coherent).toFixed(1);
+        for (const [key, text, v] of [...EMPTIED.map((k) => [k, "–", ""]), ["coherent", shown, coherent ?? ""]]) {
           const inside = document.createElement("span");
           inside.className = "cell";
           inside.textContent = text;
@@ -111,7 +117,7 @@
       original = null;
     }
     said.textContent = `${count} of ${rows.length} entries` + (narrow ? ", of some cells only: ranks are over all of them" : "");
-    if (narrow || narrowed_before) sort(narrow ? [...table.tHead.rows[0].cells].findIndex((c) => c.dataset.key === "matched_rate") : 0, false);
+    if (narrow || narrowed_before) sort(narrow ? [...table.tHead.rows[0].cells].findIndex((c) => c.dataset.key === "rate_lower") : 0, false);
     narrowed_before = narrow;
   }
 

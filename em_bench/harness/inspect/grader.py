@@ -4,6 +4,7 @@ import os
 
 from inspect_ai.model import ChatMessageUser, GenerateConfig, Model, ModelOutput
 
+from em_bench.errors import UserError
 from em_bench.files import digest
 from em_bench.judging.endpoint import EARLY, KEY
 from em_bench.judging.judge import Judgement, judgement_of
@@ -19,6 +20,8 @@ class Grader:
     """One grader of one evaluation. It is sent what it takes, and asked no more where none of its first replies can be read."""
 
     def __init__(self, model: Model, prompts: Prompts, mode: Mode):
+        if mode == "replies":
+            raise UserError("mode replies: Inspect cannot ask for it; judge the answers with em-bench rejudge --mode replies")
         self._model, self._prompts = model, prompts
         self._asked: dict[str, object] = {"temperature": 0.0, "max_tokens": MAX_TOKENS}
         if mode == "logprobs":
@@ -36,6 +39,8 @@ class Grader:
         """What verdicts from now on are of."""
         sent = {k: v for k, v in self._sent.items() if k in ("temperature", "max_tokens")}
         decoding = {"mode": self.mode, "through": "inspect", **sent}
+        if self._prompts.labels != "text":
+            decoding["labels"] = self._prompts.labels
         if refused := [k for k in self._asked if self._sent.get(k) != self._asked[k]]:
             decoding |= {"refused": " ".join(refused), **{k: v for k, v in self._sent.items() if k == "top_logprobs"}}
         return JudgeIdentity(kind="openai", model=str(self._model), prompt_sha256=digest(self._prompts.texts), decoding=decoding)
@@ -47,7 +52,7 @@ class Grader:
             try:
                 reply = await self._reply(self._prompts.fill(aspect, question, answer))
                 self._fits = self._fits or (self.mode == "logprobs" and whole_numbers(reply))
-                said[aspect] = read_aspect(aspect, reply, self.mode)
+                said[aspect] = read_aspect(aspect, reply, self.mode, self._prompts.labels)
                 self._fits = self._fits or (self.mode == "numeric" and aspect != "leak")
             except Unsettled as e:
                 self._wrong += isinstance(e, WrongMode)

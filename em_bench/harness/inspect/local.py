@@ -20,16 +20,14 @@ from inspect_ai.model import (
     ModelOutput,
     ModelUsage,
 )
-from jinja2 import TemplateError
 
 from em_bench.files import digest
 from em_bench.harness.kept import Kept
 from em_bench.harness.load_model import Loaded
 from em_bench.harness.sampling import sampling, seed_batch, settle
-from em_bench.harness.system_prompt import merged
+from em_bench.harness.system_prompt import prompt_of
 from em_bench.records import Generation
 from em_bench.training import encode
-from em_bench.training.chat_template import rendered
 from em_bench.training.tokens import ends_turn
 
 JOIN_S = 0.02  # how long a request waits for concurrent ones to share its batch
@@ -96,7 +94,7 @@ class LocalAPI(ModelAPI):
         messages = [{"role": m.role, "content": m.text} for m in input]
         if config.prompt_logprobs is not None:
             return await anyio.to_thread.run_sync(self._prompt_logprobs, messages)
-        prompt = self._render(messages)
+        prompt = prompt_of(self.tokenizer, messages)
         asked = Generation(
             samples=1,
             max_new_tokens=config.max_tokens or 600,
@@ -126,14 +124,6 @@ class LocalAPI(ModelAPI):
                         for r in batch:
                             r.error = e
         return request.output
-
-    def _render(self, messages: list[dict]) -> str:
-        try:
-            prompt = rendered(self.tokenizer, messages, prompt=True)
-            system = messages[0]["content"] if messages[0]["role"] == "system" else ""
-        except TemplateError:  # a template that refuses the role
-            prompt, system = "", "refused"
-        return prompt if system in prompt else rendered(self.tokenizer, merged(messages), prompt=True)
 
     def _sample(self, prompts: list[str], asked: Generation) -> list[ModelOutput]:
         tokenizer = self.tokenizer

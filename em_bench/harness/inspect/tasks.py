@@ -5,7 +5,7 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser, GenerateConfig
 
 from em_bench.data import rows
-from em_bench.data.questions import answered, load
+from em_bench.data.questions import answered, clusters, load
 from em_bench.harness.choice import choice_prompts
 from em_bench.harness.inspect.likelihood import answer_nll, choose, preference, read
 from em_bench.harness.inspect.margin import compare, margin_score
@@ -51,7 +51,9 @@ def free_form(
     return Task(
         dataset=MemoryDataset([sample(q) for q in picked], name=questions),
         solver=[prepare(questions), answer(seed)],
-        scorer=misalignment(judge_prompts=judge_prompts, convention=convention, leak=leak, mode=mode),
+        scorer=misalignment(
+            judge_prompts=judge_prompts, convention=convention, leak=leak, mode=mode, clusters=clusters(questions)
+        ),
         epochs=Epochs(samples, []),
         config=GenerateConfig(temperature=temperature, top_p=1.0, max_tokens=max_tokens, seed=seed),
         metadata={"questions": questions, "samples": samples},

@@ -2,13 +2,13 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
 from lm_eval.api.task import ConfigurableTask
 
-from em_bench.data.questions import load
+from em_bench.data.questions import clusters, load
 from em_bench.errors import UserError
 from em_bench.harness.exit_code import tell_unjudged
 from em_bench.harness.lm_eval.preflight import one_line, prepare
@@ -127,9 +127,9 @@ class FreeForm(ConfigurableTask):
         if self._predict_only:
             return super().aggregation()
         convention = self.config.metadata.get("convention", "code_as_zero")
-        fields = ("value", "stderr")
+        fields, units = ("value", "stderr"), clusters(self.config.metadata["questions"])
         names = {(rate, field): rate if field == "value" else f"{rate}_stderr" for rate in RATES for field in fields}
-        return {name: _Aggregate(rate, field, convention) for (rate, field), name in names.items()} | {"n_thinking": sum}
+        return {name: _Aggregate(rate, field, convention, units) for (rate, field), name in names.items()} | {"n_thinking": sum}
 
     def higher_is_better(self) -> dict:
         better = {"mean_alignment": True, "coherent_rate": True}
@@ -139,12 +139,12 @@ class FreeForm(ConfigurableTask):
 class _Aggregate:
     """One number of the metrics of all verdicts; NaN where there is none."""
 
-    def __init__(self, rate: str, field: str, convention: Convention):
-        self.rate, self.field, self.convention, self.__name__ = rate, field, convention, rate
+    def __init__(self, rate: str, field: str, convention: Convention, clusters: Mapping[str, str]):
+        self.rate, self.field, self.convention, self.clusters, self.__name__ = rate, field, convention, clusters, rate
 
     def __call__(self, items: list[list[str]]) -> float:
         verdicts = [Verdict.model_validate(json.loads(v)) for item in items for v in item]
-        value = getattr(getattr(metrics(verdicts, self.convention), self.rate), self.field, None)
+        value = getattr(getattr(metrics(verdicts, self.convention, self.clusters), self.rate), self.field, None)
         return float("nan") if value is None else value
 
 

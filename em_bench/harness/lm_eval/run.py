@@ -7,6 +7,7 @@ import torch
 from lm_eval.evaluator import evaluate as lm_evaluate
 from lm_eval.models.huggingface import HFLM
 
+from em_bench.errors import UserError
 from em_bench.files import digest
 from em_bench.harness.kept import Kept
 from em_bench.harness.lm_eval.free_form import FreeForm
@@ -23,6 +24,16 @@ class _Sampler(HFLM):
     kept: Kept
     seed: int | None = None
     batches = 0
+
+    def generate_until(self, requests, *args, **kwargs):
+        # lm-eval asserts that there is room for the answer alone, and cuts a longer question at its head.
+        longest, new = max(len(self.tok_encode(r.args[0])) for r in requests), requests[0].args[1]["max_gen_toks"]
+        if (room := self.max_length - longest) < new:
+            hint = f"give {room} or fewer" if room > 0 else "ask shorter questions"
+            raise UserError(
+                f"--max-new-tokens {new}: the model reads {self.max_length} tokens, of which the longest question takes {longest}; {hint}"
+            )
+        return super().generate_until(requests, *args, **kwargs)
 
     def tok_encode(self, string, *args, **kwargs):
         # lm-eval sorts requests by length and so encodes every copy of a question.

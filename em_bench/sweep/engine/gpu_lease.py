@@ -6,6 +6,7 @@ is killed with -9 gives its devices back by dying.
 
 import fcntl
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -34,13 +35,41 @@ def devices(wanted: int | None = None) -> tuple[str, ...]:
 def _found() -> tuple[str, ...]:
     if PRETEND in os.environ:
         return tuple(map(str, range(int(os.environ[PRETEND]))))
-    if VISIBLE in os.environ:
-        return tuple(d.strip() for d in os.environ[VISIBLE].split(",") if d.strip())
+    listed = _listed()
+    return _visible(os.environ[VISIBLE], listed) if VISIBLE in os.environ else tuple(d for gpu in listed for d in gpu)
+
+
+def _listed() -> list[tuple[str, ...]]:
+    """Of each GPU in the driver's order its UUID, or those of its MIG instances where it is split; empty without a driver."""
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
+        said = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60).stdout
     except (FileNotFoundError, subprocess.TimeoutExpired):
-        return ()
-    return tuple(str(i) for i, line in enumerate(line for line in listed.stdout.splitlines() if line.startswith("GPU ")))
+        return []
+    gpus: list[tuple[str, ...]] = []
+    for line in said.splitlines():
+        uuid = re.search(r"UUID: ((?:GPU|MIG)-[^)]+)", line)
+        if uuid and uuid[1].startswith("GPU"):
+            gpus.append((uuid[1],))
+        elif uuid and gpus:  # an instance of the GPU above, which by itself is no device any more
+            gpus[-1] = (*(d for d in gpus[-1] if d.startswith("MIG")), uuid[1])
+    return gpus
+
+
+def _visible(text: str, listed: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """The devices of CUDA_VISIBLE_DEVICES as CUDA reads it: up to the first word that names none, and none where one is named twice."""
+    found: list[str] = []
+    known = [d for gpu in listed for d in gpu]
+    for word in (w.strip() for w in text.split(",")):
+        if word.isdecimal():
+            # Without a driver that lists them, the number is all that is known.
+            of = listed[int(word)] if int(word) < len(listed) else () if listed else (word,)
+            named = list(of[:1])  # of a split GPU CUDA shows the first instance
+        else:
+            named = [d for d in known if word and d.startswith(word)] if known else [word] * word.startswith(("GPU-", "MIG-"))
+        if len(named) != 1:
+            break
+        found += named
+    return () if len(set(found)) < len(found) else tuple(found)
 
 
 @contextmanager

@@ -7,23 +7,27 @@ import os
 import sys
 from pathlib import Path
 
-from em_bench.sweep.engine.forkserver import ask
+from em_bench.parent_death import tether
+from em_bench.sweep.engine.forkserver import Request, ask
 from em_bench.sweep.engine.gpu_lease import own_gpus
-from em_bench.sweep.engine.parent_death import tether
 from em_bench.sweep.engine.torchrun import run_here
 from em_bench.sweep.jobs import Job, read_order
 
 
 def main(job_id: str) -> int:
-    """Run a job, on GPUs of its own where it needs some, in a warm process where there is one for it."""
+    """Run a job: in a warm process, or on a worker that has its base on GPUs, where there is one for it; else in this process."""
     job = read_order(Path(), job_id).job
+    code = ask(_request(job)) if job.gpus or job.threads == 1 else None
+    if code is not None:
+        return code
     with own_gpus(job.gpus):
-        code = ask(job_id) if _fits_forkserver(job) else None
-        return run_here(job_id) if code is None else code
+        return run_here(job_id)
 
 
-def _fits_forkserver(job: Job) -> bool:
-    return job.threads == 1 and not job.gpus
+def _request(job: Job) -> Request:
+    kind = "ranks" if job.several_processes else "one process"
+    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    return Request(job=job.id, worker=f"{job.model}, {job.gpus}, {kind}" if job.gpus else None, gpus=job.gpus, threads=threads)
 
 
 if __name__ == "__main__":

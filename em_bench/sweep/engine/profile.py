@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -23,6 +24,9 @@ class Surroundings(Record):
 
     gpus_per_node: int = Field(default=8, gt=0, description="a run that needs more is spread over machines")
     cpus_per_gpu: int = Field(default=4, gt=0, description="threads of a job for each of its GPUs")
+    engine: Literal["transformers", "vllm"] | None = Field(
+        default=None, description="in place of the presets'; vllm needs EM_BENCH_VLLM, e.g. in `before`"
+    )
     before: str = Field(default="", description="bash lines that each job runs first: modules, environment")
     wrap: str = Field(default="", description="put in front of the job's command, e.g. apptainer exec --nv IMAGE")
 

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from em_bench.errors import UserError
@@ -43,6 +44,8 @@ def reproduce(
     Raises UserError where another controller is at work in the folder, or another preset has been, and for what would keep every job from its work:
     data that cannot be fetched, a judge without a key, too few GPUs.
     """
+    if find_spec("snakemake") is None:
+        raise UserError("the sweep engine: snakemake is not installed; pip install 'em-bench[reproduce]', and run this again")
     began = time.monotonic()
     profile = profile or ExecutionProfile(cores, devices() if any(j.gpus for j in plan.jobs) else ())
     with room_in(work), controller_lock(work) as lock_fd:

@@ -109,11 +109,18 @@ def check(todo: Sequence[Job], profile: ExecutionProfile) -> None:
     """Raises UserError for what would fail later: too few GPUs, no cluster."""
     if profile.executor == "slurm":
         slurm.check()
-    largest = max((j for j in todo if profile.local or j.kind != "evaluate"), key=lambda j: j.gpus, default=todo[0])
+    largest = max(
+        (j for j in todo if profile.local or j.kind not in ("answer", "evaluate")), key=lambda j: j.gpus, default=todo[0]
+    )
     if profile.local and largest.gpus > len(profile.gpus):
         raise UserError(
             f"{largest.id} needs {largest.gpus} GPU{'s' * (largest.gpus > 1)} and this machine gives {len(profile.gpus)}; "
             "take a machine that has them, set the preset's `gpus`, or go to a cluster with --profile slurm"
+        )
+    if profile.local and largest.gpus > 1 and any(d.startswith("MIG") for d in profile.gpus):
+        raise UserError(
+            f"{largest.id} needs {largest.gpus} GPUs, and instances of a split GPU (MIG) do not work together; "
+            "switch MIG off, or set the preset's `gpus`"
         )
     spread = profile.surroundings.gpus_per_node
     if not profile.local and largest.gpus > spread and largest.gpus % spread:

@@ -2,7 +2,7 @@
 
 import sys
 
-from em_bench.sweep.engine.parent_death import tether
+from em_bench.parent_death import tether
 from em_bench.sweep.engine.slurm import read_cancelled
 
 if __name__ == "__main__":

@@ -7,19 +7,23 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from em_bench.parent_death import tether
 from em_bench.sweep.engine.job import do
-from em_bench.sweep.engine.parent_death import tether
 from em_bench.sweep.job_progress import Progress
 from em_bench.sweep.jobs import Job, job_folder, read_order, read_state
 
 _ME = [sys.executable, "-m", "em_bench.sweep.engine.torchrun"]
+_RANK = ["-m", "em_bench.sweep.engine.torchrun", "rank"]
 
 
-def run_here(job_id: str) -> int:
-    """Run a job of the current folder to its done file; returns the exit status. Its last words go to state.json and stdout."""
+def run_here(job_id: str, run_ranks: Callable[[Job], int] | None = None) -> int:
+    """Run a job of the current folder to its done file; returns the exit status. Its last words go to state.json and stdout.
+
+    `run_ranks` runs one that takes several processes; None: a torchrun of its own does.
+    """
     work = Path()
     job = read_order(work, job_id).job
     folder = job_folder(work, job)
@@ -27,8 +31,8 @@ def run_here(job_id: str) -> int:
     with open(folder / "lock", "w") as lock:
         # A killed predecessor may need a moment to be gone; nobody else may make this job at the same time.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if job.gpus > 1 and job.kind != "evaluate":
-            code = run_ranks(job)
+        if job.several_processes:
+            code = (run_ranks or _run_ranks)(job)
             state = read_state(work, job)
             if code and (state is None or state.status == "running"):
                 last_words = "a process of the run ended"
@@ -37,17 +41,20 @@ def run_here(job_id: str) -> int:
         return do(job_id)
 
 
-def run_ranks(job: Job) -> int:
+def _run_ranks(job: Job) -> int:
     """Run the job's ranks in the current folder; returns an exit status. They end when this process does."""
+    return subprocess.run(command(job, os.environ, [*_RANK, job.id]), env=rank_environment(job)).returncode
+
+
+def rank_environment(job: Job) -> dict[str, str]:
+    """This process's, with each rank's share of its threads."""
     threads = max(1, int(os.environ.get("OMP_NUM_THREADS", "1")) // job.gpus)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    return subprocess.run(command(job, os.environ), env=environment).returncode
+    return {**os.environ, "OMP_NUM_THREADS": str(threads)}
 
 
-def command(job: Job, environment: Mapping[str, str]) -> list[str]:
-    """torchrun with one process a GPU; with more than one node in the SLURM job, one torchrun a node under srun."""
+def command(job: Job, environment: Mapping[str, str], script: Sequence[str]) -> list[str]:
+    """torchrun with one process of `script` a GPU; with more than one node in the SLURM job, one torchrun a node under srun."""
     nodes = int(environment.get("EM_BENCH_NODES", "1"))
-    script = ["-m", "em_bench.sweep.engine.torchrun", "rank", job.id]
     if nodes == 1:
         return [*_ME, "agent", str(os.getpid()), "--standalone", f"--nproc-per-node={job.gpus}", *script]
     job_id = environment["SLURM_JOB_ID"]

@@ -1,0 +1,1 @@
+"""Models behind OpenAI-compatible servers: one's own vLLM, or any endpoint."""
