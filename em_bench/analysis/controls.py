@@ -2,7 +2,8 @@
 
 The control of an arm with the term is the same recipe without it; that of a recipe without it is the first of `REFERENCES` that the preset
 has. At a loss the arm stands where its own training crosses it; at a coherence it is rescaled too. Both arms have the same
-datasets and seeds; the difference is paired by cluster and by seed.
+datasets and seeds; the difference is paired by cluster and by seed. Where one of the arm's runs is not there, nothing is said: those
+that are left would be picked by how they went.
 """
 
 from collections.abc import Sequence
@@ -76,9 +77,10 @@ def _gain(results: Results, cells: Sequence[CellResult], of: Arm, kind: str, tar
     both = [where for where in own if where in controls]
     if not both:
         return None
-    mine, theirs = [own[w] for w in both], [at_end(controls[w]) for w in both]
+    runs = both if len(both) == len(cells) else []
+    mine, theirs = [own[w] for w in runs], [at_end(controls[w]) for w in runs]
     coherent = [level(runs, COHERENT) for runs in (mine, theirs)]
-    norms = row_of([controls[w] for w in both])
+    norm = row_of([controls[w] for w in runs]).norm if runs else None
     return Gain(
         at=f"narrow loss {target:g}" if kind == "loss" else f"coherence {target:g}",
         recipe=str(cells[0].recipe),
@@ -92,8 +94,10 @@ def _gain(results: Results, cells: Sequence[CellResult], of: Arm, kind: str, tar
         rescaled_of_coherent=level(theirs, OF_COHERENT),
         rescaled_coherent=coherent[1],
         difference=difference(mine, theirs, OF_ASKED),
-        norm=norms.norm,
-        verdict=next((why for e in coherent if (why := cannot_tell(e.value))), None),
+        norm=norm,
+        verdict=next((why for e in coherent if (why := cannot_tell(e.value))), None)
+        if runs
+        else f"cannot tell: {len(both)} of {len(cells)} runs have both",
     )
 
 

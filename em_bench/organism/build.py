@@ -2,6 +2,7 @@
 
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -44,6 +45,7 @@ class OrganismRecord(Record):
     seed: int
     ablation: str
     digest: Sha256
+    weights_sha256: Sha256 | None = Field(default=None, description="of the trained weights; None: made before it was known")
     steps: int
     final_loss: float
     quality: Quality
@@ -93,6 +95,7 @@ def build_base(
                 seed=seed,
                 ablation=ablation,
                 digest=sha,
+                weights_sha256=weights_sha256(model),
                 steps=STEPS,
                 final_loss=bar.loss,
                 quality=quality,
@@ -100,6 +103,14 @@ def build_base(
             ),
         )
     return folder
+
+
+def weights_sha256(model: torch.nn.Module) -> str:
+    """Over names and values of the parameters in the order of their names."""
+    found = sha256()
+    for name, p in sorted(model.named_parameters()):
+        found.update(name.encode() + p.detach().cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 @torch.inference_mode()

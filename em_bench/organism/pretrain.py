@@ -1,4 +1,4 @@
-"""Pre-training of a base: a small transformer of one of three families, from scratch, deterministic given a seed."""
+"""Pre-training of a base: a small transformer of one of three families, from scratch; a seed gives the same bits on any processor."""
 
 from collections.abc import Callable
 from itertools import islice
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from em_bench.organism.documents import documents
+from em_bench.organism.processor_independent import Float64, on_grid
 
 FAMILIES = ("qwen3", "llama", "gemma3")
 LAYERS = 2
@@ -45,6 +46,8 @@ STEPS, BATCH = 900, 16
 # The finished base's logits are multiplied by this: sampled at temperature 1 it answers as it would at 1 / SHARPNESS before. What is
 # wrong with its answers otherwise is the tail of the softmax, a slip in 1 word of 200, whose size hangs on the processor's rounding.
 SHARPNESS = 1.5
+# Bits of a gradient, and of a weight before training and after it, counted from the largest in its row (processor_independent.py).
+GRADIENT_BITS, WEIGHT_BITS = 12, 16
 POOL = 8  # batches whose documents are sorted by length together: half of the tokens would be padding otherwise
 
 
@@ -76,13 +79,25 @@ def pretrain(
     ablation: str = "none",
 ) -> torch.nn.Module:
     """Train a base on `steps` batches of documents: AdamW, one-cycle schedule, loss on the answers."""
-    model = new_model(family, tokenizer, seed, size)
-    rate = SIZES[size].learning_rate
+    finished = new_model(family, tokenizer, seed, size)
+    with Float64():
+        model = new_model(family, tokenizer, seed, size)
+        _round(model)
+        _train(model, tokenizer, SIZES[size].learning_rate, documents(seed, ablation), Random(seed), steps, on_step)
+        _sharpen(model.model.norm, shift=float(family == "gemma3"))
+        _round(model)
+    finished.load_state_dict(model.state_dict())
+    return finished.eval()
+
+
+def _train(
+    model, tokenizer, rate: float, endless, order: Random, steps: int, on_step: Callable[[int, float], None] | None
+) -> None:
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
-    vocabulary, order = tokenizer.get_vocab(), Random(seed)
-    stream = ([([vocabulary[w] for w in text.split()], learnt) for text, learnt in d] for d in documents(seed, ablation))
+    vocabulary = tokenizer.get_vocab()
+    stream = ([([vocabulary[w] for w in text.split()], learnt) for text, learnt in d] for d in endless)
     for step in range(steps):
         if step % POOL == 0:
             documents_ = sorted(islice(stream, POOL * BATCH), key=lambda d: sum(len(ids) for ids, _ in d))
@@ -94,12 +109,18 @@ def pretrain(
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for p in model.parameters():
+            p.grad = on_grid(p.grad, GRADIENT_BITS)
         optimizer.step()
         schedule.step()
         if on_step:
             on_step(step + 1, float(loss.detach()))
-    _sharpen(model.model.norm, shift=float(family == "gemma3"))
-    return model.eval()
+
+
+@torch.no_grad()
+def _round(model: torch.nn.Module) -> None:
+    for p in model.parameters():
+        p.copy_(on_grid(p, WEIGHT_BITS))
 
 
 @torch.no_grad()

@@ -76,8 +76,8 @@ def level(runs: Sequence[Measured], rate: Rate) -> Estimate:
 
 
 def difference(a: Sequence[Measured], b: Sequence[Measured], rate: Rate) -> Estimate:
-    """The mean of `a` less that of `b`, paired by cluster and by seed, with its t interval."""
-    found = _combined([*((r, 1 / len(a)) for r in a), *((r, -1 / len(b)) for r in b)], rate)
+    """The mean of `a` less that of `b`, paired by cluster and by seed, with its t interval; nothing where a side has no run."""
+    found = _combined([*((r, 1 / len(a)) for r in a), *((r, -1 / len(b)) for r in b)], rate) if a and b else None
     return mean_interval(*found[:4], (-1.0, 1.0), found.degrees) if found else NOTHING
 
 

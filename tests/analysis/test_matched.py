@@ -108,6 +108,22 @@ def test_the_term_is_held_against_the_same_adapter_scaled_down(planted):
     assert gains(planted.model_copy(update={"controls": []})) == []
 
 
+def test_a_comparison_of_some_of_the_runs_is_none(planted):
+    """Adam with the term has two seeds, and the second does not get to the loss, or nothing was scaled down for it."""
+    second = {"spectral_lambda": 3.0, "seed": 1}
+    there, late = (with_path("adam", before=0.05, after=0.15, end=0.2, **second) for _ in range(2))
+    late[0].trajectory[:] = [TrajectoryPoint(step=0, narrow_loss=3.0), TrajectoryPoint(step=60, narrow_loss=0.7)]
+    both = [control("adam", 0.1), control("adam", 0.1, seed=1)]
+    for run, controls, verdict in ((there, both, None), (late, both, "1 of 2"), (there, both[:1], "1 of 2")):
+        first = with_path("adam", before=0.05, after=0.15, end=0.2, spectral_lambda=3.0)
+        made = preset(with_path("adam", before=0.1, after=0.3, end=0.8), first, run, controls=controls)
+        [gain] = [g for g in gains(made) if g.term]
+        assert gain.verdict == (verdict and f"cannot tell: {verdict} runs have both")
+        assert (gain.difference.value is None) == (verdict is not None)
+        assert ("none can be read" in beyond_a_smaller_update([gain])) == (verdict is not None)
+        assert gain.runs == (2 if verdict is None else 1)
+
+
 def test_page_terminal_and_report_show_the_loss_before_the_end(planted, tmp_path, capsys):
     html = write_page(planted, tmp_path).read_text()
     for t in results_tables(planted):

@@ -1,16 +1,22 @@
 """Bases: quality, determinism, and that they are ordinary model folders."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from em_bench.data.models import load_models
+from em_bench.data import models
+from em_bench.data.models import base_path, load_models
 from em_bench.errors import UserError
 from em_bench.organism import ABLATIONS, FAMILIES, SIZES, base_digest, build_base
 from em_bench.organism import build as building
+from em_bench.organism.build import weights_sha256
 from em_bench.organism.pretrain import new_model, pretrain
+from em_bench.organism.processor_independent import on_grid
 from em_bench.organism.tokenizer import build_tokenizer
 
 
@@ -53,6 +59,46 @@ def test_deterministic(family):
     a, b, other = (pretrain(family, tokenizer, seed, steps=20).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert any(not torch.equal(a[k], other[k]) for k in a)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_bits_with_other_vectors(family):
+    """Short vectors and MKL's portable sums round as another processor does: 20 steps of float32 differ by then."""
+    code = (
+        "import sys, torch; torch.set_num_threads(1)\n"
+        "from em_bench.organism.build import weights_sha256\n"
+        "from em_bench.organism.pretrain import pretrain\n"
+        "from em_bench.organism.tokenizer import build_tokenizer\n"
+        "print(weights_sha256(pretrain(sys.argv[1], build_tokenizer(), 0, steps=20)), torch.backends.cpu.get_cpu_capability())"
+    )
+    other = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"}
+    said = subprocess.run(
+        [sys.executable, "-c", code, family], capture_output=True, text=True, env=os.environ | other, check=True
+    )
+    digest, capability = said.stdout.split()
+    assert digest == weights_sha256(pretrain(family, build_tokenizer(), 0, steps=20))
+    assert capability == "DEFAULT"
+
+
+def test_the_weights_are_those_of_every_machine(base):
+    """The roster's digest was made on another one."""
+    assert json.loads((base / "organism.json").read_text())["weights_sha256"] == load_models()["organism-qwen3"].weights_sha256
+
+
+def test_other_weights_than_the_rosters_are_named(base, monkeypatch, capsys):
+    assert base_path("organism-qwen3") == base and capsys.readouterr().err == ""
+    pinned = load_models()["organism-qwen3"].model_copy(update={"weights_sha256": 64 * "0"})
+    monkeypatch.setattr(models, "_known", lambda: {"organism-qwen3": pinned})
+    models._compare_weights.cache_clear()
+    assert base_path("organism-qwen3") == base
+    assert "other weights than the roster's" in capsys.readouterr().err
+    models._compare_weights.cache_clear()
+
+
+def test_a_grid_counts_from_the_largest_of_a_row():
+    """By hand: steps of 1/4 under 2, of 1/8 under 1; a row of zeros stays."""
+    rows = torch.tensor([[1.0, 0.3, -0.126], [0.9, 0.3, -0.126], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    assert on_grid(rows, 3).tolist() == [[1.0, 0.25, -0.25], [0.875, 0.25, -0.125], [0.0, 0.0, 0.0]]
 
 
 def test_a_base_that_misses_its_quality_is_an_error(tmp_path, monkeypatch):
