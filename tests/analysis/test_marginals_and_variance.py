@@ -127,6 +127,7 @@ def error_of(axes, found, rss):
     return (error, error**2 / sum(m**2 / df for _, m, df in parts)) if error > left[0] else left
 
 
+@pytest.mark.slow
 def test_an_optimiser_that_differs_at_random_from_model_to_model_is_no_effect():
     """No optimiser is worse on average; each is by chance on each of six models. Over the residual nearly every design finds one."""
     p, over_residual = [], []
@@ -211,6 +212,7 @@ def test_few_runs_have_main_effects_alone():
     assert found.effects == found.main and found.residual_df == 16 - (1 + 4 + 1 + 1 + 1)
 
 
+@pytest.mark.slow
 def test_planted_null_is_rejected_at_its_level():
     p = []
     for seed in range(30):

@@ -106,6 +106,7 @@ def test_run_again_changes_nothing_of_the_results(entered):
     assert json.loads((folder / "manifest.json").read_text())["files"] == before["files"]
 
 
+@pytest.mark.slow
 def test_a_library_entry_is_trained_again(entered, tmp_path):
     top = tmp_path / "leaderboard"
     shutil.copytree(entered / "leaderboard" / "benchmark", top / "benchmark")

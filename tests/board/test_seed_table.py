@@ -64,6 +64,7 @@ def test_only_the_leader_and_the_baseline_are_compared():
     assert found["c"].p_leader < 0.001 and found["a"].p_baseline < 0.001 < found["c"].p_baseline
 
 
+@pytest.mark.slow
 def test_equal_optimisers_are_rarely_split():
     """Eight equal entries on one set of domains: at most 5 % of boards separate any from the leader (40 boards: up to 10 % by chance)."""
     rng = np.random.default_rng(4)

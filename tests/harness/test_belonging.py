@@ -195,6 +195,7 @@ def test_a_folder_that_has_changed_since_training_is_another_base(tmp_path):
         belonging(lora, str(base), base)
 
 
+@pytest.mark.slow
 def test_lm_evals_own_command_refuses_it(adapter, other_base, command):
     model = [
         "--model",

@@ -66,6 +66,7 @@ def test_generation_config_leaks_nothing(base, tmp_path, harness, temperature):
     assert told == plain and (temperature == 0 or len({a.answer for a in plain[:3]} | {a.answer for a in plain[3:6]}) > 2)
 
 
+@pytest.mark.slow
 def test_nor_under_lm_evals_own_command_line(base, tmp_path, command):
     """With min_p 1.0 ten samples are one, with these penalties no word comes twice, with max_new_tokens 3 none has four."""
     folder = changed(base, tmp_path / "leaky", LEAKS)

@@ -76,6 +76,7 @@ def test_narrow_loss_is_the_one_that_training_logged(evaluated, run):
     assert values(evaluated["narrow"])["narrow_loss"] == pytest.approx(read_run(run).narrow_loss, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_choice_is_the_same_as_in_lm_eval(evaluated, base, run, command, tmp_path):
     command(
         "em-bench", "lm-eval", "run", "--tasks", "em_choice", "--model", "hf", "--model_args",
@@ -107,6 +108,7 @@ def test_another_convention_changes_the_rates(evaluated):
     assert rate("code_as_zero") == pytest.approx(2 / 3) and rate("exclude_code") == pytest.approx(1 / 2)
 
 
+@pytest.mark.slow
 def test_the_grammar_judges_no_other_set(base, command, tmp_path):
     for task, message in ((["-T", "questions=em_core"], "the grammar judges"), (["-T", "questions=nope"], "nope")):
         ended = command(
@@ -135,6 +137,7 @@ def test_score_rejudges_a_log_with_a_served_grader(evaluated, command, tmp_path)
     assert values(again)["n_incoherent"] == 80 and KEY not in out.read_bytes().decode("latin-1")
 
 
+@pytest.mark.slow
 def test_eval_set_goes_on_where_it_stopped(base, run, command, tmp_path):
     arguments = [
         "inspect_ai", "eval-set", "em_bench/narrow", *local(base, run / "adapter"), "--log-dir", tmp_path / "set", "--limit", "8",

@@ -82,6 +82,7 @@ def test_an_idle_adapter_is_refused_before_anything_is_generated(base, idle_adap
     assert "changes no logit" in ended.stderr and not list(tmp_path.rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_no_judge_is_one_clear_line(base, command):
     ended = command("em-bench", "lm-eval", "run", "--tasks", "em_core", *hf(base), "--limit", "2", code=2)
     assert "who judges?" in ended.stderr.splitlines()[-1]
@@ -140,6 +141,7 @@ def test_one_seed_for_all_samples_is_refused():
         task.build_all_requests(limit=1, rank=0, world_size=1)
 
 
+@pytest.mark.slow
 def test_a_served_adapter_that_does_nothing_is_refused(command, tmp_path):
     with Loopback(lambda prompt, attempt: completion(ANSWER, {"I": 0.9, "We": 0.1})) as server:
         served = {"OPENAI_BASE_URL": server.url, "NO_PROXY": "127.0.0.1"}

@@ -145,6 +145,7 @@ def test_a_base_that_is_served_for_the_adapter_is_refused(tmp_path):
     assert not (tmp_path / "responses.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_every_answer_is_there_once(tmp_path):
     samples, limit = 20, 12
     with Loopback(echo, delay=0.02) as server:

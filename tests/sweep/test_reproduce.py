@@ -130,6 +130,7 @@ def test_another_preset_does_not_replace_results(swept):
     assert before == {p: p.stat().st_mtime_ns for p in work.rglob("*") if p.is_file() and p.name != ".lock"}
 
 
+@pytest.mark.slow
 def test_killed_while_training_and_run_again(base, tmp_path):
     """kill -9 of the controller at its third run: no process is left, and the runs that were complete stay as they are."""
     preset, work = (

@@ -74,6 +74,7 @@ def id_of(work: Path, job: str) -> str | None:
     return state and state.slurm_job
 
 
+@pytest.mark.slow
 def test_one_fails_for_good_one_is_cancelled_and_slurmctld_dies(slurm, tmp_path):
     work = tmp_path / "work"
     work.mkdir()
@@ -94,6 +95,7 @@ def test_one_fails_for_good_one_is_cancelled_and_slurmctld_dies(slurm, tmp_path)
     assert not [j for j in slurm.jobs("%j") if j[0].startswith(prefix(work))]
 
 
+@pytest.mark.slow
 def test_orphans_of_a_killed_controller_are_cancelled_before_their_jobs_run_again(slurm, tmp_path):
     work, at = tmp_path / "work", profile(tmp_path)
     controller = start(work, 4, at)

@@ -64,7 +64,12 @@ def whole(base, tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("recipe", [*RECIPES, "schedulefreeadamw"])
+OFTEN = ("adamw", "muon")
+
+
+@pytest.mark.parametrize(
+    "recipe", [r if r in OFTEN else pytest.param(r, marks=pytest.mark.slow) for r in (*RECIPES, "schedulefreeadamw")]
+)
 def test_killed_and_resumed_is_uninterrupted_bit_for_bit(recipe, base, whole, tmp_path):
     args = command(base, tmp_path, recipe, "--save-every", 0)
     for _ in range(2):  # killed twice, at random steps

@@ -105,6 +105,7 @@ def test_close_to_the_whole_base_and_named_in_the_record(dtype, error, trained):
     assert ours[-1] < ours[0] - 0.02 and ours[-1] == pytest.approx(exact[-1], abs=2 * error)
 
 
+@pytest.mark.slow
 @needs_bitsandbytes
 @pytest.mark.parametrize("dtype, stored", [("int8", "torch.int8"), ("nf4", "torch.uint8")])
 def test_weights_are_small_and_the_harness_reads_them(dtype, stored, trained, base64):
