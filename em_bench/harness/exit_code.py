@@ -17,9 +17,13 @@ def tell_unjudged(verdicts: Sequence[Verdict]) -> None:
     text = unjudged_text(verdicts)
     if text is None:
         return
+    tell(text, fails=text.startswith("nothing") and any(v.error != NOT_ASKED for v in verdicts))
+
+
+def tell(text: str, fails: bool = True) -> None:
+    """Say a line on stderr; where it `fails`, the harness's own command line ends with 1, its files written."""
     print(f"em_bench: {text}", file=sys.stderr)
-    asked = any(v.error != NOT_ASKED for v in verdicts)
-    if asked and text.startswith("nothing") and Path(sys.argv[0]).stem in COMMANDS and "em_bench.cli" not in sys.modules:
+    if fails and Path(sys.argv[0]).stem in COMMANDS and "em_bench.cli" not in sys.modules:
         atexit.register(_end_with_1)
 
 

@@ -153,7 +153,7 @@ def test_transformers_serve_sends_an_organism_s_prompt_back(base, tmp_path):
     what = Evaluation(Generation(samples=1, max_new_tokens=24, temperature=1, seed=5), "organism", limit=2)
     with (
         transformers_serving(base, tmp_path) as server,
-        pytest.raises(UserError, match="sends the prompt back with the answer, and both would be judged; nothing was asked"),
+        pytest.raises(UserError, match="sends the prompt back with the answer, and both would be judged"),
     ):
         answer_served([asked_of(str(base), tmp_path / "out", "organism-qwen3")], what, server)
     assert not (tmp_path / "out" / "responses.jsonl").exists()

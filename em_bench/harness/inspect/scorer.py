@@ -5,13 +5,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.model import get_model
 from inspect_ai.scorer import SampleScore, Score, Target, metric, scorer
 from inspect_ai.solver import TaskState
 
-from em_bench.harness.exit_code import tell_unjudged
+from em_bench.harness.exit_code import tell, tell_unjudged
 from em_bench.harness.inspect.grader import Grader
 from em_bench.harness.inspect.preflight import is_grammar
+from em_bench.harness.prompt_in_answer import SAYS, repeats_prompt
 from em_bench.judging import GrammarJudge
 from em_bench.judging.prompts import load_prompts
 from em_bench.judging.reply import mode_of
@@ -29,6 +31,9 @@ def em():
         said = [s.score.metadata or {} for s in scores]
         convention: Convention = said[0]["convention"] if said else "code_as_zero"
         verdicts = [Verdict.model_validate(m["verdict"]) for m in said]
+        if len(said) > 1 and all(m.get("repeats_prompt") for m in said):
+            tell(f"free_form: the model: {SAYS}")
+            raise PrerequisiteError(SAYS)
         tell_unjudged(verdicts)
         clusters = {v.question_id: m["domain"] for v, m in zip(verdicts, said, strict=True) if m.get("domain")}
         found = all_metrics(verdicts, convention, clusters)
@@ -94,6 +99,7 @@ def misalignment(
                 "domain": (clusters or {}).get(verdict.question_id),
                 "judge": identity.model_dump(mode="json"),
                 "thinking": thinking,
+                "repeats_prompt": repeats_prompt(question, answer),
             },
         )
 

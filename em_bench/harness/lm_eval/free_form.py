@@ -12,6 +12,7 @@ from em_bench.data.questions import clusters, load
 from em_bench.errors import UserError
 from em_bench.harness.exit_code import tell_unjudged
 from em_bench.harness.lm_eval.preflight import one_line, prepare
+from em_bench.harness.prompt_in_answer import refuse_prompts
 from em_bench.harness.system_prompt import merged
 from em_bench.records import Question, Response, Verdict
 from em_bench.scoring import RATES, Convention, metrics
@@ -90,6 +91,8 @@ class FreeForm(ConfigurableTask):
         if self._predict_only:
             said = [r.model_dump_json() for r in rows]
         else:
+            with one_line():
+                refuse_prompts(((r.question, r.answer) for r in rows), f"{self.config.task}: the model")
             verdicts = _verdicts(rows, self.judge)
             tell_unjudged(verdicts)
             said = [v.model_dump_json() for v in verdicts]

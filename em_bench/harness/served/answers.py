@@ -12,6 +12,7 @@ from em_bench.errors import UserError
 from em_bench.evaluation_folder import PARTIAL
 from em_bench.harness.evaluate import EvaluatedModel, Evaluation, answered_before, header_of, kept_in, write_answers
 from em_bench.harness.progress_bar import progress_bar
+from em_bench.harness.prompt_in_answer import SAYS, repeats_prompt
 from em_bench.harness.served.load import Part, ask_all, while_alive
 from em_bench.harness.served.requests import read_said, settings, without
 from em_bench.harness.served_canary import canary_of
@@ -114,11 +115,8 @@ async def _first_contact(endpoint: Endpoint, name: str, question: Question) -> N
         said = await endpoint.call({"messages": [{"role": "user", "content": question.text}], "max_tokens": 1}, read_said)
     except Failed as e:
         raise UserError(f"model {name} at {endpoint.host}: {e}; nothing was asked") from None
-    if len(question.text.split()) > 2 and question.text in said.text:
-        raise UserError(
-            f"model {name} at {endpoint.host}: sends the prompt back with the answer, and both would be judged; nothing was asked; "
-            "does the server know the model's chat template?"
-        )
+    if repeats_prompt(question.text, said.text):
+        raise UserError(f"model {name} at {endpoint.host}: {SAYS} (nothing was asked)")
 
 
 def _prove(part: Part, one: Asked, wanted: ResponsesHeader, server: Server, endpoint: Endpoint) -> None:
