@@ -112,7 +112,7 @@ def share(e: Estimate) -> str:
 def points(e: Estimate) -> str:
     """A difference of rates in points."""
     assert e.value is not None
-    return f"{100 * e.value:+.1f}" + ("" if e.low is None or e.high is None else f" [{100 * e.low:+.1f}, {100 * e.high:+.1f}]")
+    return f"{100 * e.value:+z.1f}" + ("" if e.low is None or e.high is None else f" [{100 * e.low:+z.1f}, {100 * e.high:+z.1f}]")
 
 
 def nats(e: Estimate) -> str:

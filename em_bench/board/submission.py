@@ -92,9 +92,10 @@ class Submission(Record):
     def _rules(self):
         if not NAME.fullmatch(self.name):
             raise ValueError("name: 3 to 40 lower-case letters, digits and hyphens, beginning and ending with a letter or digit")
-        for field, text in (("authors", self.authors[0]), ("description", self.description)):
-            if text.strip() == PLACEHOLDERS[field]:  # said before the run: a file that changes after it means another run
-                raise ValueError(f"{field}: still holds what the template says; fill it in")
+        filled = {"authors": self.authors[0], "description": self.description}
+        left = [field for field, text in filled.items() if text.strip() == PLACEHOLDERS[field]]
+        if left:  # said before the run: a file that changes after it means another run
+            raise ValueError(f"{', '.join(left)}: still as the template has it; fill it in")
         if self.track != "open" and any(self.lambdas):
             raise ValueError(f"lambdas: the track `{self.track}` leaves the loss as it is; enter the track `open`")
         if (self.learning_rate is None) != (self.track == "self-tuning"):

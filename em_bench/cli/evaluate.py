@@ -1,5 +1,6 @@
 """`em-bench evaluate`: the misalignment of a model, or of an adapter on it."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -216,6 +217,8 @@ def evaluate(
     if measure not in (None, *MEASURES):
         raise unknown("measure", measure, MEASURES)
     target = resolve(model, adapter, revision) if model is not None else Target("")
+    if target.organism:  # so small that beside other work two threads wait for each other: 20 answers a second, and 500 by one
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is imported
     questions = questions or ("organism" if target.organism else "em_core")
     judge = judge or ("grammar" if questions == "organism" else NONE)
     if measure is None:

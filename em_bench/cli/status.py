@@ -19,12 +19,15 @@ def status(
     """Show the jobs of a work folder: waiting, running, done or failed; of many, those that run or have failed."""
     import json
 
+    from em_bench.errors import UserError
     from em_bench.sweep.engine.controller_lock import controller
     from em_bench.sweep.engine.status import status as standing
     from em_bench.sweep.engine.status import status_table
     from em_bench.sweep.jobs import read_plan
     from em_bench.sweep.terminal_tables import FEW, show
 
+    if not work.is_dir():
+        raise UserError(f"{work}: no sweep there; `em-bench reproduce` begins one, --workdir names another")
     plan, pid = read_plan(work), controller(work)
     if as_json:
         rows = []

@@ -25,6 +25,8 @@ def init(name: Name, leaderboard: Top = DEFAULT) -> None:
 
     em-bench submit init my-optimiser
     """
+    import sys
+
     from em_bench.board.submission import FILE, NAME, template
     from em_bench.errors import UserError
     from em_bench.files import write_text
@@ -36,6 +38,7 @@ def init(name: Name, leaderboard: Top = DEFAULT) -> None:
         raise UserError(f"{path.parent}: is there already; edit {path}, or choose another name")
     write_text(path, template(name))
     print(path)
+    print(f"next: fill it in, then em-bench submit run {name}", file=sys.stderr)
 
 
 def run(

@@ -2,11 +2,11 @@
 
 import pytest
 
-from em_bench.analysis.conclusion import beside_base, sentence
+from em_bench.analysis.conclusion import beside_base, points, sentence
 from em_bench.errors import UserError
 from em_bench.files import digest, sha256_file, write_jsonl
 from em_bench.judging import GrammarJudge, write_verdicts
-from em_bench.records import Generation, Response, ResponsesHeader, Verdict
+from em_bench.records import Estimate, Generation, Response, ResponsesHeader, Verdict
 
 
 def planted(folder, bad: int, coherent: bool = True, samples: int = 10, questions: int = 12):
@@ -42,6 +42,7 @@ def test_a_rate_beside_its_base(tmp_path):
     assert sentence("mine", beside_base(base, worse)).endswith("less than its base.")
     assert sentence("mine", beside_base(same, base)).endswith("+0.0 [+0.0, +0.0] points, not told apart from its base.")
     assert sentence("mine", beside_base(worse, None)).endswith("answers asked for are misaligned.")
+    assert points(Estimate(value=-3e-4, low=-2e-3, high=-1e-4, stderr=None, n=9, clusters=9)) == "+0.0 [-0.2, +0.0]"
 
 
 def test_nothing_follows_from_a_broken_model(tmp_path):

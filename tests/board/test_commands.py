@@ -168,15 +168,15 @@ def test_code_of_another_form_is_refused_unread(board, text, says):
     assert not list(path.parent.rglob("OWNED")) and not Path("OWNED").exists()
 
 
-@pytest.mark.parametrize("field", ["authors", "description"])
-def test_what_the_template_says_is_no_answer(board, tmp_path, field):
+@pytest.mark.parametrize("fields", ["authors", "description", "authors, description"])
+def test_what_the_template_says_is_no_answer(board, tmp_path, fields):
     top = board.submissions.parent
     em_bench("submit", "init", "fresh", "--leaderboard", top, cwd=tmp_path)
     path = top / "submissions" / "fresh" / "submission.yaml"
     said = yaml.safe_load(path.read_text())
-    path.write_text(yaml.safe_dump(said | FILLED | {field: said[field]}))
+    path.write_text(yaml.safe_dump(said | FILLED | {field: said[field] for field in fields.split(", ")}))
     refused = em_bench("submit", "run", "fresh", "--leaderboard", top, cwd=tmp_path, code=2).stderr
-    assert field in refused and "fill it in" in refused and refused.count("\n") == 1
+    assert f"{fields}: " in refused and "fill it in" in refused and refused.count("\n") == 1
 
 
 def test_init_refuses_names_and_what_is_there(board, tmp_path):
