@@ -5,6 +5,7 @@ second BOS to a rendered chat; a measurement of rates cannot use it.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 import anyio.to_thread
@@ -24,6 +25,7 @@ from inspect_ai.model import (
 from em_bench.files import digest
 from em_bench.harness.kept import Kept
 from em_bench.harness.load_model import Loaded
+from em_bench.harness.parts import Parts
 from em_bench.harness.sampling import sampling, seed_batch, settle
 from em_bench.harness.system_prompt import prompt_of
 from em_bench.records import Generation
@@ -79,7 +81,8 @@ class LocalAPI(ModelAPI):
         except UserError as e:
             raise PrerequisiteError(str(e)) from None
         self.model, self.tokenizer, self.canary = loaded.model, loaded.tokenizer, loaded.canary
-        self.batch_size, self.kept = int(batch_size), kept
+        self.batch_size, self.kept, self._parts = int(batch_size), kept, Parts()
+        self.error: Exception | None = None  # what the last batch that failed failed of; Inspect keeps its text alone
         self._waiting: list[_Request] = []
         self._batches = kept.at_start if kept else 0  # no seed of an earlier sitting comes again
         self._lock: anyio.Lock | None = None
@@ -121,6 +124,7 @@ class LocalAPI(ModelAPI):
                         for r, output in zip(batch, outputs, strict=True):
                             r.output = output
                     except Exception as e:  # every request of the batch reports it; none is left waiting
+                        self.error = e
                         for r in batch:
                             r.error = e
         return request.output
@@ -129,19 +133,15 @@ class LocalAPI(ModelAPI):
         tokenizer = self.tokenizer
         inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
         inputs = inputs.to(self.model.device)
-        seed_batch(asked.seed, self._batches)
+        seed = partial(seed_batch, asked.seed, self._batches)
         self._batches += 1
+        generate = partial(self.model.generate, max_new_tokens=asked.max_new_tokens, **sampling(asked))
+        given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
         with torch.inference_mode():
-            out = self.model.generate(
-                input_ids=inputs["input_ids"],
-                attention_mask=inputs["attention_mask"],
-                max_new_tokens=asked.max_new_tokens,
-                **sampling(asked),
-            )
+            new = self._parts.answers(generate, given, self.model.generation_config.pad_token_id, seed)
         ends = set(self.model.generation_config.eos_token_id)
-        new = out[:, inputs["input_ids"].shape[1] :]
         outputs = []
-        for i, ids in enumerate(new.tolist()):
+        for i, ids in enumerate(new):
             end = next((n for n, t in enumerate(ids) if t in ends), len(ids))
             prompt_tokens, answer_tokens = int(inputs["attention_mask"][i].sum()), min(end + 1, len(ids))
             output = ModelOutput.from_content(self.model_name, tokenizer.decode(ids[:end], skip_special_tokens=True))

@@ -9,6 +9,7 @@ from inspect_ai.dataset import MemoryDataset
 from inspect_ai.model import GenerateConfig, get_model
 from inspect_ai.solver import generate
 
+from em_bench.errors import UserError
 from em_bench.harness.inspect.providers import embench  # noqa: F401  (registers embench/local)
 from em_bench.harness.inspect.tasks import sample
 from em_bench.harness.kept import Kept
@@ -22,7 +23,7 @@ def answer(
 ) -> list[Response]:
     """All samples of the questions, which are of a set, answered by a loaded model through Inspect; what is in `kept` is not asked again.
 
-    Raises RuntimeError if it fails.
+    Raises UserError where one answer alone does not fit into memory, and RuntimeError if it fails otherwise.
     """
     g = generation
     task = Task(
@@ -37,6 +38,8 @@ def answer(
         # The answers go to responses.jsonl; Inspect's own log of them, which its samples are read from, is not kept.
         [log] = inspect_eval(task, model=model, log_dir=logs, display="none", max_samples=batch_size)
         if log.status != "success":
+            if isinstance(model.api.error, UserError):
+                raise model.api.error
             raise RuntimeError(f"Inspect: {log.error.message if log.error else log.status}")
         samples = list(log.samples or ())
     by_id = {q.id: q for q in questions}

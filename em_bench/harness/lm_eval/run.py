@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from lm_eval.evaluator import evaluate as lm_evaluate
@@ -12,6 +13,7 @@ from em_bench.files import digest
 from em_bench.harness.kept import Kept
 from em_bench.harness.lm_eval.free_form import FreeForm
 from em_bench.harness.load_model import Loaded
+from em_bench.harness.parts import Parts
 from em_bench.harness.sampling import sampling, seed_batch
 from em_bench.records import Generation, Question, Response
 
@@ -22,6 +24,7 @@ class _Sampler(HFLM):
     """lm-eval's model without two costs of asking many samples of few questions; each batch has a seed of its own and is kept."""
 
     kept: Kept
+    parts: Parts
     seed: int | None = None
     batches = 0
 
@@ -49,23 +52,25 @@ class _Sampler(HFLM):
     def eot_token_id(self) -> int:
         return self.model.generation_config.eos_token_id[0]  # a tokenizer may have no eos
 
-    def _model_generate(self, context, max_length, stop, **kwargs):
+    def _model_generate(self, context, max_length, stop, attention_mask, **kwargs):
         key = digest([self.batches, context.tolist()])
-        seed_batch(self.seed, self.batches)
+        seed = partial(seed_batch, self.seed, self.batches)
         self.batches += 1
         new = self.kept.take(key)
         if new is None:
-            new = self._generated(context, max_length, stop, **kwargs)[:, context.shape[1] :].tolist()
+            inputs = {"input_ids": context, "attention_mask": attention_mask}
+            generate = partial(self._generated, max_length=max_length, stop=stop, **kwargs)
+            new = self.parts.answers(generate, inputs, self.model.generation_config.pad_token_id, seed)
             self.kept.add([(key, new)])
         return torch.cat([context, torch.tensor(new, dtype=context.dtype, device=context.device)], dim=1)
 
-    def _generated(self, context, max_length, stop, **kwargs):
+    def _generated(self, input_ids, max_length, stop, **kwargs):
         # At the ends of an answer `generate` ends by itself: nothing has to be looked for at each step.
         if not set(stop) <= {self.tok_decode(i, skip_special_tokens=False) for i in self.model.generation_config.eos_token_id}:
-            return super()._model_generate(context, max_length, stop, **kwargs)
+            return super()._model_generate(input_ids, max_length, stop, **kwargs)
         if not kwargs.get("do_sample"):
             kwargs.pop("temperature", None)
-        return self.model.generate(input_ids=context, max_length=max_length, use_cache=True, **kwargs)
+        return self.model.generate(input_ids=input_ids, max_length=max_length, use_cache=True, **kwargs)
 
 
 def answer(
@@ -90,7 +95,7 @@ def answer(
     lm = _Sampler(
         pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size, backend="causal", enable_thinking=False
     )
-    lm.kept, lm.seed = kept, generation.seed
+    lm.kept, lm.parts, lm.seed = kept, Parts(), generation.seed
     lm_evaluate(
         lm=lm,
         task_dict={"tasks": {task.config.task: task}, "groups": {}, "group_map": {}},
