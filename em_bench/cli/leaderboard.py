@@ -189,7 +189,7 @@ def _numbers(row: "BoardRow") -> str:
         return f"{text}; cannot be compared with AdamW, whose results are not here"
     itself = (d.value, d.low, d.high) == (0, 0, 0)
     return text + (
-        "; the baseline" if itself else f", AdamW {100 * d.value:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+        "; the baseline" if itself else f", AdamW {100 * d.value:+z.1f} points [{100 * d.low:+z.1f}, {100 * d.high:+z.1f}]"
     )
 
 

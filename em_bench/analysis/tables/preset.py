@@ -106,7 +106,7 @@ def control_table(results: Results) -> Table | None:
         ("its of coherent, %", "control_misaligned_pct", ".1f"),
         ("its coherent, %", "control_coherent_pct", ".1f"),
         ("its norm", "control_norm", ".2f"),
-        ("less control, points", "less_control", "+.1f"),
+        ("less control, points", "less_control", "+z.1f"),
         ("95 %", "less_control_interval", ""),
         ("runs", "runs", "d"),
         ("", "verdict", ""),
@@ -123,7 +123,7 @@ def control_table(results: Results) -> Table | None:
             g.control,
             *theirs,
             g.norm,
-            *_per_cent(g.difference, "+.1f"),
+            *_per_cent(g.difference, "+z.1f"),
             g.runs,
             g.verdict,
         )
