@@ -36,7 +36,7 @@ batch_sizes: [8]
 seeds: [0]
 steps: 5
 lora: {rank: 4, alpha: 8}
-evaluation: {questions: organism, measure: margin, per_domain: 2, targets: {organism-qwen3/medical: [1.6]}}
+evaluation: {questions: organism, measure: margin, per_domain: 2, targets: {organism-qwen3/medical: [1.45]}}
 base: true
 parts:
   bad: {datasets: [medical]}
@@ -70,7 +70,7 @@ def test_every_adapter_is_measured_at_its_end_and_on_both_sides_of_the_target(sw
     for c in adapters:
         earlier = {e.step: e for e in results.margins if e.run_id == c.run_id and e.step is not None}
         losses = {p.step: p.narrow_loss for p in c.trajectory}
-        first = next((s for s, loss in losses.items() if s and loss <= 1.6), None) if c.dataset == "medical" else None
+        first = next((s for s, loss in losses.items() if s and loss <= 1.45), None) if c.dataset == "medical" else None
         sides = {first, [*losses][[*losses].index(first) - 1]} - {0, c.steps} if first else set()
         assert set(earlier) == sides
         assert all(earlier[s].narrow_loss == losses[s] for s in earlier)
@@ -92,7 +92,7 @@ def test_the_shifts_of_the_table_are_those_of_the_margins(swept):
         by_hand = [q.margin - before[q.question_id] for q in cell.questions]
         assert row.at_end.value == pytest.approx(sum(by_hand) / len(by_hand))
         assert (row.at_end.low, row.at_end.high) == pytest.approx((cell.overall.shift.low, cell.overall.shift.high))
-        assert row.target == (1.6 if row.dataset == "medical" else None)
+        assert row.target == (1.45 if row.dataset == "medical" else None)
     rows = {(r.dataset, r.recipe): r for r in margin_rows(results)}
     assert rows["medical", "sgd"].at_target == "did not learn" and rows["code", "adamw"].at_target is None
     assert rows["medical", "adamw"].at_target.value > 0
