@@ -10,7 +10,6 @@ from contextlib import nullcontext
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch.overrides import TorchFunctionMode
-from tqdm import tqdm
 
 from em_bench.training.fits import give_back
 from em_bench.training.health import OutOfMemory
@@ -52,7 +51,7 @@ class Parts:
             self.rows = rows // 2
             give_back()
             said = f"{rows} answers at once ran out of memory; from here on {self.rows} (the answers stay the same)"
-            tqdm.write(said, file=sys.stderr)  # a line of its own, also amid lm-eval's bar
+            print(f"\n{said}", file=sys.stderr)  # a line of its own, also amid lm-eval's bar
         longest = max(map(len, new))
         return [row + [pad] * (longest - len(row)) for row in new]
 
