@@ -38,8 +38,8 @@ def answer(
         # The answers go to responses.jsonl; Inspect's own log of them, which its samples are read from, is not kept.
         [log] = inspect_eval(task, model=model, log_dir=logs, display="none", max_samples=batch_size)
         if log.status != "success":
-            if isinstance(model.api.error, UserError):
-                raise model.api.error
+            if isinstance(failed := getattr(model.api, "error", None), UserError):
+                raise failed
             raise RuntimeError(f"Inspect: {log.error.message if log.error else log.status}")
         samples = list(log.samples or ())
     by_id = {q.id: q for q in questions}
