@@ -4,6 +4,7 @@ import importlib
 import os
 import shlex
 import sys
+import warnings
 from typing import Annotated, NoReturn
 
 import typer
@@ -80,6 +81,8 @@ def _stop() -> NoReturn:
 def main() -> None:
     """Entry point: a UserError becomes one line and exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # transformers renames these, and PEFT asks for the old ones: nobody who reads it can do anything about it.
+    warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing", FutureWarning)
     try:
         try:
             build()()
