@@ -118,6 +118,14 @@ def test_the_base_in_the_adapters_place_is_found_before_a_question_is_asked(vllm
     assert vllm.said("answered") == [] and not kept(tmp_path / "out" / "0")
 
 
+def test_a_base_beside_adapters_answers_for_itself(vllm, adapters, tmp_path):
+    vllm(mixes_up=True, slow=0.02)
+    folders = answer(vllm, [adapters[0], None, adapters[1]], tmp_path / "out")
+    whole(folders[::2], adapters)
+    rows = EvaluationFolder(folders[1]).responses()[1]
+    assert len(rows) == EACH and all(r.answer == f"base: {r.question}" for r in rows)
+
+
 def test_a_slow_server_is_waited_for_within_the_bound_on_calls(vllm, adapters, tmp_path):
     vllm(slow=0.2)
     began = time.monotonic()

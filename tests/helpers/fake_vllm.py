@@ -20,7 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 HERE = Path(__file__).parents[3]
-LOCK, LOADED, SERVED = threading.Lock(), {}, []
+LOCK, LOADED, LOADS, SERVED, UNDER_WAY = threading.Lock(), {}, [], [], []
 
 
 def told(name, default=None):
@@ -44,7 +44,8 @@ class Handler(BaseHTTPRequestHandler):
         getattr(self, self.path.split("/")[-1])(body)
 
     def load_lora_adapter(self, body):
-        if len(LOADED) + 1 == told("die_at_load"):
+        LOADS.append(body["lora_name"])
+        if len(LOADS) == told("die_at_load"):
             os.kill(os.getpid(), signal.SIGKILL)
         if told("refuse"):
             return self.reply(400, {"object": "error", "message": told("refuse"), "code": 400})
@@ -60,13 +61,18 @@ class Handler(BaseHTTPRequestHandler):
         name, prompt = body["model"], body["messages"][-1]["content"]
         if name != "base" and name not in LOADED:
             return self.reply(404, {"error": {"message": f"The model {name} does not exist."}})
+        UNDER_WAY.append(name)
+        beside = set(UNDER_WAY)
         time.sleep(told("slow", 0))
+        beside |= set(UNDER_WAY)
+        UNDER_WAY.remove(name)
         if len(SERVED) >= told("die_after", float("inf")):
             os.kill(os.getpid(), signal.SIGKILL)
         if len(SERVED) >= told("oom_after", float("inf")):  # two threads may pass the number at once
             print("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", flush=True)
             os._exit(1)
-        adapted = name != "base" and not told("ignores_adapters")
+        mixed_up = told("mixes_up", False) and beside != {"base"}  # as vLLM's kernels for a CPU
+        adapted = (name != "base" or mixed_up) and not told("ignores_adapters")
         texts = told("answers", {}).get(prompt)
         text = texts[adapted] if texts else f"{'adapter' if adapted else 'base'}: {prompt}"
         if body.get("max_tokens") == 1:

@@ -40,6 +40,7 @@ class Server:
     """An OpenAI-compatible server. base: its name for the untouched base, against which an adapter's canary is taken.
 
     load, unload: of an adapter under a name, where em_bench does that itself. alive: raises UserError once it has died.
+    mixes: questions to several models may be under way at once; else each has the server to itself, its canary included.
     """
 
     url: str
@@ -49,6 +50,7 @@ class Server:
     load: Callable[[str, Path], Coroutine[Any, Any, None]] = _no_adapter
     unload: Callable[[str], Coroutine[Any, Any, None]] = _stays
     alive: Callable[[], None] = lambda: None
+    mixes: bool = True
 
 
 class Asked(NamedTuple):
@@ -63,8 +65,8 @@ def answer_served(asked: Sequence[Asked], evaluation: Evaluation, server: Server
     """Have every model's answers in its folder; what is there of the same inputs is not asked again, and what is kept of an
     evaluation that was broken off is gone on with.
 
-    All models' questions are one load: while the last answers of one come in, the next one's questions are under way. Before
-    its first question an adapter is proved to be at work, through the server. Raises UserError for a server that does not
+    All models' questions are one load where the server mixes them: while the last answers of one come in, the next one's
+    questions are under way. Before its first question an adapter is proved to be at work, through the server. Raises UserError for a server that does not
     offer a model or does not apply an adapter, and for answers that are missing, by name; those that came are kept.
     """
     for one in asked:
@@ -106,7 +108,8 @@ async def _answer(asked: Sequence[Asked], evaluation: Evaluation, server: Server
             for part in parts:
                 if not part.missing():
                     await part.end()
-            await ask_all(endpoint, parts, server.patience.concurrency, advance)
+            for together in [parts] if server.mixes else [[p] for p in parts]:
+                await ask_all(endpoint, together, server.patience.concurrency, advance)
 
 
 async def _first_contact(endpoint: Endpoint, name: str, question: Question) -> None:

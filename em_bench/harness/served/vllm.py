@@ -108,7 +108,9 @@ def vllm_server(folder: Path, adapters: Sequence[Path], engine: Engine) -> Itera
     try:
         _wait(root, alive)
         patience = Patience(timeout_s=1800, concurrency=engine.at_once)
-        yield Server(f"{root}/v1", BASE, f"vllm {engine.version}", patience, load, unload, alive)
+        # Its kernels for a CPU answer for the base with an adapter's weights while an adapter's questions are under way
+        # (docs/LOG.md, 2026-11-27).
+        yield Server(f"{root}/v1", BASE, f"vllm {engine.version}", patience, load, unload, alive, mixes=engine.gpus > 0)
     finally:
         child.terminate()
         try:
