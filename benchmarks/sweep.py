@@ -35,7 +35,8 @@ from em_bench.sweep.job_time import Assumptions
 from em_bench.sweep.jobs import JobDone, Plan, done_path, read_done, read_order
 from em_bench.sweep.plan import make_plan
 from em_bench.sweep.preset import Preset, load_preset
-from em_bench.sweep.terminal_tables import results_tables, totals_tables
+from em_bench.sweep.results_tables import results_tables
+from em_bench.sweep.terminal_tables import totals_tables
 from em_bench.sweep.totals import totals
 
 GOAL = 1.5

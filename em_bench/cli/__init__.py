@@ -26,6 +26,7 @@ PANELS = {
     "Publish": ("hub",),
     "Models and data": ("models", "data", "organism"),
 }
+ALONE = {name for modules in PANELS.values() for name in modules}
 
 
 class _Commands(TyperGroup):
@@ -38,8 +39,8 @@ class _Commands(TyperGroup):
             _stop()
 
 
-def build() -> typer.Typer:
-    """The Typer application with every command."""
+def build(only: str | None = None) -> typer.Typer:
+    """The Typer application with every command; where a module here is named as the command `only`, with that alone, which starts sooner."""
     app = typer.Typer(
         name="em-bench",
         cls=_Commands,
@@ -51,7 +52,7 @@ def build() -> typer.Typer:
     app.callback()(_options)
     for panel, modules in PANELS.items():
         commands, groups = len(app.registered_commands), len(app.registered_groups)
-        for name in modules:
+        for name in modules if only not in ALONE else {only} & set(modules):
             importlib.import_module(f"em_bench.cli.{name}").register(app)
         for command in app.registered_commands[commands:]:
             command.rich_help_panel = panel
@@ -85,7 +86,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing", FutureWarning)
     try:
         try:
-            build()()
+            build(sys.argv[1] if len(sys.argv) > 1 else None)()
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:

@@ -48,7 +48,8 @@ def reproduce(
     from em_bench.sweep.plan import make_plan
     from em_bench.sweep.preset import load_preset
     from em_bench.sweep.preset_changes import with_engine, with_judge, with_model, with_seeds
-    from em_bench.sweep.terminal_tables import results_tables, show
+    from em_bench.sweep.results_tables import results_tables
+    from em_bench.sweep.terminal_tables import show
 
     at = load_profile(profile, cores, gpus)
     changed = with_seeds(with_judge(with_model(load_preset(preset), model), judge), seeds)

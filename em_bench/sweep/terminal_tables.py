@@ -1,15 +1,10 @@
-"""Plans, states and results as terminal tables."""
+"""Plans and states as terminal tables."""
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from em_bench.analysis.summary import judged
-from em_bench.analysis.tables import table as analysis
-from em_bench.analysis.tables.margin import margin_tables
-from em_bench.analysis.tables.preset import control_table, view_tables
 from em_bench.judging.providers import JudgePrice
-from em_bench.records import Results
 from em_bench.sweep.jobs import Plan
 from em_bench.sweep.totals import Totals, duration
 
@@ -25,30 +20,6 @@ def show(table: Table) -> None:
     with plain.capture() as captured:
         plain.print(table)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
-
-
-def results_tables(results: Results) -> list[Table]:
-    """A row a model, recipe and lambda: at each fixed narrow loss, at the end of training, beside rescaled adapters. Or the margins."""
-    if results.margins:
-        tables = margin_tables(results)
-    else:
-        control = control_table(results)
-        tables = [*view_tables(results), *([control] if control else [])]
-    state = ("" if results.margins or judged(results) or not results.cells else " (nothing is judged)") + " (partial)" * bool(
-        results.missing
-    )
-    models = sorted({c.model for c in (*results.cells, *results.margins)})
-    title = f"{results.preset}: {models[0]}" if len(models) == 1 else results.preset
-    return [_terminal(f"{title}{state}. {t.title}", t) for t in tables]
-
-
-def _terminal(title: str, t: analysis.Table) -> Table:
-    made = Table(title=title, caption=t.caption, box=box.SIMPLE, title_justify="left", caption_justify="left")
-    for c in t.columns:
-        made.add_column(c.head or c.name, justify="right" if c.form else "left")
-    for row in t.shown():
-        made.add_row(*("" if cell == analysis.NOTHING else cell for cell in row))
-    return made
 
 
 def number(value: float | None, form: str) -> str:

@@ -14,7 +14,7 @@ from em_bench.analysis.runs import runs_of
 from em_bench.analysis.summary import row_of, summary
 from em_bench.analysis.tables.table import Table
 from em_bench.scoring import BROKEN, REFUSING
-from em_bench.sweep.terminal_tables import results_tables
+from em_bench.sweep.results_tables import results_tables
 
 
 def answered(recipe, incoherent, refused=0, norm=None, **options):

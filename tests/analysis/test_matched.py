@@ -14,7 +14,8 @@ from em_bench.analysis.summary import summary as ends
 from em_bench.analysis.tables import columns
 from em_bench.analysis.tables.preset import adapters_table, choices_table, control_table, paper_table, view_tables
 from em_bench.records import Rescaled, TrajectoryPoint
-from em_bench.sweep.terminal_tables import results_tables, show
+from em_bench.sweep.results_tables import results_tables
+from em_bench.sweep.terminal_tables import show
 
 MODEL = "organism-qwen3"
 
