@@ -6,7 +6,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 EXTRAS := all test
 LOCKS := requirements/build.lock requirements/environment.lock requirements/torch.lock requirements/quantized.lock
 
-.PHONY: board vllm llama test-servers lock audit sbom docs reproduce test test-slow lint picture bench install clean
+.PHONY: gpu-smoke board vllm llama test-servers lock audit sbom docs reproduce test test-slow lint picture bench install clean
 
 reproduce: $(STAMP)
 	$(VENV)/bin/em-bench reproduce --preset tiny
@@ -35,6 +35,10 @@ board: $(STAMP)
 BENCH ?= light_commands tiny evaluate judging served optim train board sweep coverage
 bench: $(STAMP)
 	for b in $(BENCH); do echo "== $$b"; $(VENV)/bin/python benchmarks/$$b.py || exit 1; done
+
+# The smallest real thing of each kind on one GPU and on all, into baselines/results/gpu/.
+gpu-smoke: $(STAMP)
+	$(VENV)/bin/python benchmarks/gpu_smoke.py $(SMOKE)
 
 # The documentation site into em_bench_work/site/html: pages, strict build, every link followed. mkdocs in a folder of its own.
 SITE := em_bench_work/site

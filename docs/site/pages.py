@@ -10,8 +10,6 @@ import gzip
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +20,9 @@ from em_bench import cli
 from em_bench.analysis.preset_page import write_page
 from em_bench.analysis.report import write_report
 from em_bench.analysis.runs import load_runs
+from em_bench.board.benchmark import CURRENT
+from em_bench.board.board import Folders, read_board
+from em_bench.board.publish import publish
 from em_bench.files import parse_record
 from em_bench.records import Results
 
@@ -151,8 +152,8 @@ def boards(out: Path) -> str:
     """Make the board, and the pages of every preset whose results are here, below `out`, and a page that leads to them."""
     os.environ["EM_BENCH_SITE"] = str(out.resolve())  # where the pages' links lead
     lines = ["# Boards and reports", "", "As `em-bench` makes them; each opens by itself, also without a network.", ""]
-    build = [sys.executable, "-m", "em_bench.cli", "leaderboard", "build", "--out", str(out / "board")]
-    subprocess.run(build, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    folders = Folders.at(ROOT / "leaderboard")
+    publish(read_board(folders, CURRENT, "organism"), folders, out / "board" / "board.json", out / "board")
     lines += ["- [The leaderboard](board/index.html)"]
     for packed in sorted((ROOT / "baselines" / "results").glob("*/results.json.gz")):
         name, to = packed.parent.name, out / "reports" / packed.parent.name

@@ -138,7 +138,8 @@ def show_share(row: BoardRow, value: object, scales: Scales) -> str:
 def show_gated(gate: str) -> Show:
     def show(row: BoardRow, value: Any, scales: Scales) -> str:
         failed = row.score is not None and any(g.id == gate and not g.passed for g in row.score.gates)
-        return percent(value) + (sub_text("fails the gate", "sub say fail") if failed else "")
+        told = "not measured" if value is None else "fails the gate"
+        return percent(value) + (sub_text(told, "sub say fail") if failed else "")
 
     return show
 

@@ -25,7 +25,8 @@ def score(
     ] = False,
     page: Annotated[Path | None, typer.Option(help="Also write a page to look at, with every question's outcomes.")] = None,
     base: Annotated[
-        Path | None, typer.Option(help="With --page: the base's evaluation, to stand beside. Default: `base` in the same folder.")
+        Path | None,
+        typer.Option(help="With --page: the base's evaluation, to stand beside. Default: where em-bench evaluate put it."),
     ] = None,
 ) -> None:
     """Print the counts of all outcomes and every rate with its denominator and 95 % interval.
@@ -34,7 +35,7 @@ def score(
 
     em-bench score evaluation/verdicts.jsonl --convention exclude_code
     """
-    from em_bench.evaluation_folder import BASE, VERDICTS
+    from em_bench.evaluation_folder import VERDICTS
     from em_bench.scoring import broken_down, convention_of, score_file
 
     counted = convention_of(convention, "--convention")
@@ -45,9 +46,23 @@ def score(
     if page:
         from em_bench.analysis.score_page import write_score_page
 
-        beside = base or (below if (below := verdicts.parent / BASE).is_dir() else None)
-        write_score_page(verdicts, record, page, beside)
+        write_score_page(verdicts, record, page, base or _of_base(verdicts.parent))
     show_score(record, verdicts, verdicts, as_json)
+
+
+def _of_base(folder: Path) -> Path | None:
+    """The base's evaluation where `em-bench evaluate` puts it: in the folder of its adapter's, or under the base's own name beside it."""
+    from em_bench.cli.evaluate import default_out
+    from em_bench.evaluation_folder import BASE, EvaluationFolder
+
+    if (below := folder / BASE).is_dir():
+        return below
+    at = EvaluationFolder(folder)
+    of = at.responses()[0] if at.responses_file.exists() else None
+    if of is None or of.base is None or of.adapter_sha256 is None:
+        return None
+    beside = folder.resolve().parents[1] / default_out(of.base.name, None, "", "").parent.name / folder.resolve().name
+    return beside if EvaluationFolder(beside).responses_file.exists() else None
 
 
 def _answers(verdicts: Path):

@@ -1,11 +1,15 @@
 """Samples judged again, gates, the ledger's states."""
 
+from types import SimpleNamespace
+
 import pytest
 from helpers import synthetic_entries as synthetic
 from helpers.verified import rerun
 
 from em_bench.board.benchmark import load_benchmark
+from em_bench.board.column_show import show_gated
 from em_bench.board.entry import Entry
+from em_bench.board.entry_score import Gate
 from em_bench.board.ledger import Challenge, Ledger, Taken
 from em_bench.board.rejudge import check_rejudged
 from em_bench.board.score import compared, score_entry
@@ -60,6 +64,15 @@ def test_a_less_capable_model_fails_its_gate(board):
         score = compared(scored(board, name)[0], baseline, tier)
         gate = next(g for g in score.gates if g.id == "capability")
         assert gate.passed is passed and "the baseline 99.0 %" in gate.detail and score.ranked is passed
+
+
+@pytest.mark.parametrize(
+    ("value", "passed", "told"), [(None, False, "not measured"), (0.5, False, "fails the gate"), (0.5, True, "")]
+)
+def test_a_gate_that_nobody_could_measure_is_not_said_to_have_failed(value, passed, told):
+    gate = Gate(id="capability", sentence="What it knew it knows.", passed=passed, detail="")
+    shown = show_gated("capability")(SimpleNamespace(score=SimpleNamespace(gates=[gate])), value, None)
+    assert [words for words in ("not measured", "fails the gate") if words in shown] == [told] * bool(told)
 
 
 def test_the_difference_to_adamw_is_the_planted_one(board):

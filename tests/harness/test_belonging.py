@@ -208,3 +208,21 @@ def test_lm_evals_own_command_refuses_it(adapter, other_base, command):
     ]
     ended = command("em-bench", "lm-eval", "run", "--tasks", "em_organism", "--limit", "1", *model, code=2)
     assert "was trained on organism-qwen3" in " ".join((ended.stdout + ended.stderr).split())
+
+
+def test_the_page_of_an_adapter_has_its_base_beside_it_where_evaluate_put_both(adapter, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def em_bench(*arguments: object) -> None:
+        ended = CliRunner().invoke(build(), [*map(str, arguments)])
+        assert ended.exit_code == 0, ended.output
+
+    em_bench("evaluate", adapter, "-q", "organism", "--variants", "plain", "-n", 1, "--max-new-tokens", 8, "--limit", 4)
+    at = {
+        "-" in p.parent.name.removeprefix("organism-qwen3"): p for p in (tmp_path / "em_bench_work" / "evaluations").glob("*/*")
+    }
+    for name, options in {"found": (), "named": ("--base", at[False])}.items():
+        em_bench("score", at[True], "--page", f"{name}.html", *options)
+    assert Path("found.html").read_text() == Path("named.html").read_text()
+    em_bench("score", at[False], "--page", "alone.html")
+    assert "its base" in Path("found.html").read_text() and "its base" not in Path("alone.html").read_text()
