@@ -9,6 +9,7 @@ from em_bench.analysis.controls import beyond_a_smaller_update, gains
 from em_bench.analysis.margin_rows import margin_rows, sentence
 from em_bench.analysis.summary import judged, why_two_views
 from em_bench.analysis.tables import columns
+from em_bench.analysis.tables.good_data import good_data_table
 from em_bench.analysis.tables.margin import SMALL, WHY_TWO, margin_tables, measurements_table, sizes
 from em_bench.analysis.tables.preset import adapters_table, choices_table, control_table, paper_table, view_tables
 from em_bench.pages import links, templates, write_html
@@ -62,7 +63,7 @@ def _of_answers(results: Results) -> dict:
     if any(c.spectrum for c in adapters):
         spectra = figures.svg(lambda: figures.spectra(results), "Singular-value spectra by optimiser")
         drawn.append(("Singular values of the adapters", "spectra", spectra))
-    control = control_table(results)
+    beside = [t for t in (control_table(results), good_data_table(results)) if t]
     notes = [("", ORGANISM)] if any(c.model.startswith("organism-") for c in results.cells) else []
     notes += [("alert", UNJUDGED)] if results.cells and not answered else []
     notes += [("note", NO_LOSS)] if answered and not results.targets else []
@@ -71,7 +72,7 @@ def _of_answers(results: Results) -> dict:
         "sentence": beyond_a_smaller_update(gains(results)),
         "measured": f"{len(results.cells)} evaluated models",
         "notes": notes,
-        "first": [*view_tables(results), *([control] if control else [])],
+        "first": [*view_tables(results), *beside],
         "why_two": why_two_views(results),
         "figures": drawn,
         "more": [paper_table(), choices_table(results.choices), adapters_table(results)],

@@ -5,6 +5,7 @@ from rich.table import Table
 
 from em_bench.analysis.summary import judged
 from em_bench.analysis.tables import table as analysis
+from em_bench.analysis.tables.good_data import good_data_table
 from em_bench.analysis.tables.margin import margin_tables
 from em_bench.analysis.tables.preset import control_table, view_tables
 from em_bench.records import Results
@@ -15,8 +16,7 @@ def results_tables(results: Results) -> list[Table]:
     if results.margins:
         tables = margin_tables(results)
     else:
-        control = control_table(results)
-        tables = [*view_tables(results), *([control] if control else [])]
+        tables = [*view_tables(results), *(t for t in (control_table(results), good_data_table(results)) if t)]
     state = ("" if results.margins or judged(results) or not results.cells else " (nothing is judged)") + " (partial)" * bool(
         results.missing
     )

@@ -30,7 +30,7 @@ ANCHORS = {
     "spread": "highest lowest ratio",
     "line": "slope r2 adjusted_r2 r given early late change",
     "onset": "with_em learned em em_later",
-    "term": "gain cost",
+    "term": "gain cost narrow_loss_added coherent_change_points misaligned_change_points",
     "margin": "margin shift shift_matched shift_end flips neutral",
 }
 _OF = {name: anchor for anchor, names in ANCHORS.items() for name in names.split()}

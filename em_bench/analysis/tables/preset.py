@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from em_bench.analysis.controls import Gain, beyond_a_smaller_update, gains
 from em_bench.analysis.summary import Row, matched, row_of, summary
-from em_bench.analysis.tables.table import Table, interval, table
+from em_bench.analysis.tables.table import Table, per_cent, table
 from em_bench.protocol import BROKEN_BELOW, REFUSING_ABOVE
-from em_bench.records import Choice, Estimate, Results
+from em_bench.records import Choice, Results
 
 # docs/protocol.md, 5; P = stated in the abstract, S = independent readings of the full paper agree.
 PAPER = (
@@ -79,14 +79,8 @@ def _interval_of(rows: Sequence[Row]) -> str:
 
 def rates(r: Row) -> tuple:
     """The values of `RATES`."""
-    asked, coherent = _per_cent(r.misaligned_of_asked), _per_cent(r.misaligned_rate)
-    return r.narrow_loss, *asked, *coherent, _per_cent(r.coherent_rate)[0], r.norm, r.flatness_gap
-
-
-def _per_cent(e: Estimate, form: str = ".1f") -> tuple[float | None, str | None]:
-    if e.value is None:
-        return None, None
-    return 100 * e.value, None if e.low is None or e.high is None else interval(100 * e.low, 100 * e.high, form)
+    asked, coherent = per_cent(r.misaligned_of_asked), per_cent(r.misaligned_rate)
+    return r.narrow_loss, *asked, *coherent, per_cent(r.coherent_rate)[0], r.norm, r.flatness_gap
 
 
 def control_table(results: Results) -> Table | None:
@@ -113,8 +107,8 @@ def control_table(results: Results) -> Table | None:
     ]
 
     def line(g: Gain) -> tuple:
-        mine = (_per_cent(e)[0] for e in (g.own, g.own_of_coherent, g.own_coherent))
-        theirs = (_per_cent(e)[0] for e in (g.rescaled, g.rescaled_of_coherent, g.rescaled_coherent))
+        mine = (per_cent(e)[0] for e in (g.own, g.own_of_coherent, g.own_coherent))
+        theirs = (per_cent(e)[0] for e in (g.rescaled, g.rescaled_of_coherent, g.rescaled_coherent))
         return (
             g.recipe,
             g.spectral_lambda,
@@ -123,7 +117,7 @@ def control_table(results: Results) -> Table | None:
             g.control,
             *theirs,
             g.norm,
-            *_per_cent(g.difference, "+z.1f"),
+            *per_cent(g.difference, "+z.1f"),
             g.runs,
             g.verdict,
         )

@@ -9,9 +9,9 @@ from em_bench.analysis.beside import COLUMNS, Beside, beside
 from em_bench.analysis.missing import Missing
 from em_bench.analysis.runs import Runs
 from em_bench.analysis.summary import pooled_coherence, pooled_of_asked, pooled_rate
-from em_bench.analysis.tables.table import Table, interval, table
+from em_bench.analysis.tables.table import Table, per_cent, table
 from em_bench.data.questions import known_domains
-from em_bench.records import CellResult, Estimate, QuestionCounts
+from em_bench.records import CellResult, QuestionCounts
 from em_bench.scoring import misalign_at
 
 NONE = Missing(reason="no run of the main sweep")
@@ -44,7 +44,7 @@ def _misalign_table(main: pd.DataFrame) -> Table:
         for k, e in misalign_at(
             q.model_copy(update={"cluster": c.cluster(q)}) for c in mine["cell"] for q in c.questions
         ).items():
-            rows.append((recipe, k, *_per_cent(e), e.n, *Beside(**beside(mine)).values()))
+            rows.append((recipe, k, *per_cent(e), e.n, *Beside(**beside(mine)).values()))
     columns = [
         ("optimiser", "optimiser", ""),
         ("k", "k", "d"),
@@ -75,8 +75,8 @@ def _rates_table(main: pd.DataFrame, what: str, of: Callable[[QuestionCounts], s
             )
             if asked.value is None:
                 continue  # not one answer is judged
-            own = {"of_asked": _per_cent(asked)[0], "coherent": _per_cent(coherent)[0]}
-            rows.append((recipe, name, *_per_cent(e), e.n, *Beside(**beside(mine) | own).values()))
+            own = {"of_asked": per_cent(asked)[0], "coherent": per_cent(coherent)[0]}
+            rows.append((recipe, name, *per_cent(e), e.n, *Beside(**beside(mine) | own).values()))
     columns = [
         ("optimiser", "optimiser", ""),
         (what, what, ""),
@@ -87,9 +87,3 @@ def _rates_table(main: pd.DataFrame, what: str, of: Callable[[QuestionCounts], s
     ]
     gap = NONE if main.empty else Missing(reason="no answer of the main sweep is judged")
     return table(f"by-{what}", f"Misaligned rate by {what} of the question", PLACE, columns, rows or gap)
-
-
-def _per_cent(e: Estimate) -> tuple[float | None, str | None]:
-    if e.value is None:
-        return None, None
-    return 100 * e.value, None if e.low is None or e.high is None else interval(100 * e.low, 100 * e.high)

@@ -4,7 +4,7 @@ import csv
 import io
 
 from em_bench.analysis.missing import Missing
-from em_bench.records import Record
+from em_bench.records import Estimate, Record
 
 Value = str | int | float | None
 NOTHING = "–"
@@ -86,6 +86,13 @@ def number(value: float, form: str) -> str:
 def interval(low: float | None, high: float | None, form: str = ".1f") -> str | None:
     """[low, high], or None without one."""
     return None if low is None or high is None else f"[{number(low, form)}, {number(high, form)}]"
+
+
+def per_cent(e: Estimate, form: str = ".1f") -> tuple[float | None, str | None]:
+    """A share and its interval, in per cent; None where there is none."""
+    if e.value is None:
+        return None, None
+    return 100 * e.value, interval(*(None if end is None else 100 * end for end in (e.low, e.high)), form)
 
 
 def to_csv(t: Table) -> str:
