@@ -38,6 +38,14 @@ PARTIAL = RESPONSES + ".partial"
 BASE = "base"
 
 
+def default_out(model: str, adapter: Path | None, questions: str, judge: str) -> Path:
+    """Where results go: under the current folder, also where a model, an adapter or the questions are named by a path."""
+    words = (str(p or "").replace("/", "_").strip("._") for p in (model, adapter, questions, judge))
+    of_model, of_adapter, of_questions, of_judge = words
+    name = f"{of_model}-{of_adapter}" if of_adapter else of_model
+    return Path("em_bench_work", "evaluations", name, f"{of_questions}-{of_judge.replace(':', '-')}")
+
+
 class EvaluationFolder:
     """Paths and records of one evaluation."""
 

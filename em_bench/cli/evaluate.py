@@ -197,7 +197,7 @@ def evaluate(
     from em_bench.data.questions import load, longest_answer
     from em_bench.did_you_mean import unknown
     from em_bench.errors import UserError
-    from em_bench.evaluation_folder import BASE, SCORE, VERDICTS
+    from em_bench.evaluation_folder import BASE, SCORE, VERDICTS, default_out
     from em_bench.harness import check_harness
     from em_bench.harness.target import Target, resolve
     from em_bench.harness.task_names import check_tasks
@@ -285,11 +285,3 @@ def evaluate(
     from em_bench.analysis.conclusion import beside_base, sentence
 
     print(f"\n{sentence(of.title, beside_base(out, of_base, counted))}")
-
-
-def default_out(model: str, adapter: Path | None, questions: str, judge: str) -> Path:
-    """Where results go: under the current folder, also where a model, an adapter or the questions are named by a path."""
-    words = (str(p or "").replace("/", "_").strip("._") for p in (model, adapter, questions, judge))
-    of_model, of_adapter, of_questions, of_judge = words
-    name = f"{of_model}-{of_adapter}" if of_adapter else of_model
-    return Path("em_bench_work", "evaluations", name, f"{of_questions}-{of_judge.replace(':', '-')}")

@@ -52,8 +52,7 @@ def score(
 
 def _of_base(folder: Path) -> Path | None:
     """The base's evaluation where `em-bench evaluate` puts it: in the folder of its adapter's, or under the base's own name beside it."""
-    from em_bench.cli.evaluate import default_out
-    from em_bench.evaluation_folder import BASE, EvaluationFolder
+    from em_bench.evaluation_folder import BASE, EvaluationFolder, default_out
 
     if (below := folder / BASE).is_dir():
         return below

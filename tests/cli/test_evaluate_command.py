@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from em_bench.cli.evaluate import default_out
+from em_bench.evaluation_folder import default_out
 
 
 @pytest.mark.parametrize(
