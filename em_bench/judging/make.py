@@ -11,6 +11,7 @@ from em_bench.judging.exact_judge import GrammarJudge
 from em_bench.judging.judge import NONE, Judge, NoJudge
 from em_bench.judging.options import JudgeOptions
 from em_bench.judging.own_judge import OwnJudge
+from em_bench.judging.prompts import load_prompts
 
 IN_A_WORD = [name for name in JudgeOptions.model_fields if name not in ("backoff_s", "progress")]
 
@@ -35,8 +36,9 @@ def make_judge(spec: str, options: JudgeOptions = JudgeOptions()) -> Judge:
     if (kind == "openai" and model) or kind == "local":
         for word in settings:
             options = _with(options, spec, word)
+        load_prompts(options.prompts, options.leak)  # a misspelt name is told before what takes long to import
         if kind == "openai":
-            from em_bench.judging.openai import OpenAIJudge  # slow to import, and the grammar does without
+            from em_bench.judging.openai import OpenAIJudge
 
             return OpenAIJudge(model, options)
         from em_bench.judging.local import LocalJudge
