@@ -23,6 +23,9 @@ class Gain(Record):
 
     at: str
     recipe: str
+    model: str
+    batch_size: int | None
+    learning_rate: float | None
     spectral_lambda: float
     control: str
     runs: int
@@ -84,6 +87,9 @@ def _gain(results: Results, cells: Sequence[CellResult], of: Arm, kind: str, tar
     return Gain(
         at=f"narrow loss {target:g}" if kind == "loss" else f"coherence {target:g}",
         recipe=str(cells[0].recipe),
+        model=cells[0].model,
+        batch_size=cells[0].batch_size,
+        learning_rate=cells[0].learning_rate,
         spectral_lambda=cells[0].spectral_lambda or 0.0,
         control=f"{of[RECIPE]}, rescaled",
         runs=len(both),

@@ -62,10 +62,10 @@ class EarlyStop(Record):
 
 
 def followed(ended: pd.DataFrame, checkpoints: pd.DataFrame) -> pd.DataFrame:
-    """Every evaluated step of the runs that have earlier ones, the last among them."""
-    ids = {c.run_id for c in checkpoints["cell"]}
-    last = ended[[c.run_id in ids for c in ended["cell"]]]
-    rows = pd.concat([checkpoints, last.assign(step=last["steps"])], ignore_index=True)
+    """Every evaluated step of the runs that ended and have earlier ones, the last among them; checkpoints of other runs take no part."""
+    ids = {c.run_id for c in checkpoints["cell"]} & {c.run_id for c in ended["cell"]}
+    earlier, last = (rows[[c.run_id in ids for c in rows["cell"]]] for rows in (checkpoints, ended))
+    rows = pd.concat([earlier, last.assign(step=last["steps"])], ignore_index=True)
     return rows.assign(run=[c.run_id for c in rows["cell"]], log_train_loss=np.log(rows["train_loss"].astype(float)))
 
 

@@ -62,6 +62,19 @@ def test_a_run_without_em_is_counted_and_thresholds_are_the_same_for_all():
     assert lion.with_em == 1 and lion.learned is None and lion.em_later == 0
 
 
+def test_checkpoints_of_other_studies_take_no_part():
+    """Another study's run has checkpoints too, at other steps: the table of what was followed is that of the dynamics alone."""
+    [end, path], [other, others] = (followed([0, 0, 0.4, 0.4], [2.0, 1.0, 0.5, 0.5, 0.5], seed=s) for s in (0, 1))
+    others = [c.model_copy(update={"step": (c.step or 0) + 20}) for c in others]
+    of = [[c.model_copy(update={"studies": [study]}) for c in cells]
+          for study, cells in (("dynamics", [end, *path]), ("main", [other, *others]))]  # fmt: skip
+    runs = runs_of([results([of[0][0], of[1][0]], of[0][1:] + of[1][1:])])
+    points = dynamics.trajectories(runs.of("dynamics"), runs.checkpoints)
+    assert [(p.step, p.runs) for p in points] == [(1, 1), (3, 1), (15, 1), (60, 1)]
+    [onset] = dynamics.onsets(runs.of("dynamics"), runs.checkpoints)
+    assert onset.runs == 1 and set(dynamics.followed(runs.of("dynamics"), runs.checkpoints)["seed"]) == {0}
+
+
 def test_early_stops_are_read_off_between_checkpoints():
     """Losses 2.0 at step 0, then 1.0, 0.7, 0.52, 0.5: 93 % of the gain is at 0.605, between 0.7 (rate 20) and 0.52 (rate 40)."""
     one = followed([0.1, 0.2, 0.4, 0.5], [2.0, 1.0, 0.7, 0.52, 0.5])

@@ -125,6 +125,18 @@ def test_a_comparison_of_some_of_the_runs_is_none(planted):
         assert gain.runs == (2 if verdict is None else 1)
 
 
+def test_what_tells_controls_apart_is_a_column(planted):
+    heads = lambda made: [c.name for c in control_table(made).columns][:3]  # noqa: E731
+    assert heads(planted) == ["recipe", "spectral_lambda", "at"]
+    small = with_path("muon", before=0.2, after=0.3, end=0.3, batch_size=2)
+    adam = with_path("adam", before=0.1, after=0.3, end=0.8, batch_size=2)
+    both = [planted, preset(adam, small, controls=[control("adam", 0.1, batch_size=2)])]
+    parts = {name: [c for r in both for c in getattr(r, name)] for name in ("cells", "checkpoints", "controls")}
+    made = planted.model_copy(update=parts)
+    assert heads(made) == ["recipe", "batch_size", "spectral_lambda"]
+    assert {row[:2] for row in control_table(made).rows if row[0] == "muon"} == {("muon", 2), ("muon", 32)}
+
+
 def test_page_terminal_and_report_show_the_loss_before_the_end(planted, tmp_path, capsys):
     html = write_page(planted, tmp_path).read_text()
     for t in results_tables(planted):

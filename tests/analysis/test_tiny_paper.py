@@ -43,21 +43,25 @@ def test_the_design_is_the_presets_and_is_the_issues(runs):
     assert set(cells["dataset"]) == set(preset.datasets) and set(cells["batch_size"]) == set(preset.batch_sizes)
     assert set(cells["seed"]) == set(preset.seeds) and set(cells["spectral_lambda"]) == set(preset.spectral_lambda)
     assert cells["family"].nunique() == 3 and cells["parameters"].nunique() >= 3 and cells["recipe"].nunique() == 5
+    # Counted by hand from the issue's axes: models x recipes (or rates) x datasets x batch sizes x seeds, runs that two parts share once.
     assert {s: len(runs.of(s)) for s in STUDIES} == {
-        "main": 96,
-        "scale": 72,
-        "loss-alignment": 72,
-        "dynamics": 16,
-        "regularisation": 16,
+        "main": 3 * 4 * 4 * 2 + 4 * 4 * 7,
+        "scale": 9 * 4 * 2,
+        "loss-alignment": 9 * 4 * 2,
+        "dynamics": 4 * 4 * 8,
+        "regularisation": 4 * 4 * 8,
     }
-    assert len(cells) == 216 and len(runs.checkpoints) > 100 and cells["train_loss"].notna().all()
+    shared = 3 * 4 * 2 + 4 * 4 * 2  # of main: Adam's with scale; four recipes' fixed rates with loss-alignment
+    assert len(cells) == 208 + 72 + 72 + 128 + 128 - shared and len(runs.checkpoints) > 100 and cells["train_loss"].notna().all()
     assert [r.missing for r in runs.sources] == [[]]
 
 
 def test_every_analysis_has_its_numbers(tables):
-    # SGD's runs end near 0.57 or far above: nothing was measured at the middle of the losses that all cover.
+    # Lion at batch 2 has runs without one coherent answer; bases of several seeds are the preset ablations'.
     missing = {t.id: t.gap for t in tables if t.gap}
-    assert set(missing) == {"equal-loss"} and missing["equal-loss"].startswith("cannot tell: ")
+    assert missing.pop("spread") == "7 runs have no coherent response and thus no rate"
+    assert all(t.rows for t in tables if not t.gap), "an empty table"
+    assert set(missing) == {"rates-by-base-seed", "ablation-claims"} and all("pre-training" in why for why in missing.values())
 
 
 def test_the_committed_tables_follow_from_the_committed_results(folder, tables):

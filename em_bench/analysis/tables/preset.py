@@ -30,6 +30,7 @@ RATES = [
     ("norm", "norm", ".2f"),
     ("F/N − 1/√r", "flatness_gap", ".3f"),
 ]
+SETTINGS = (("model", "model", ""), ("batch", "batch_size", "d"), ("learning rate", "learning_rate", "g"))
 OUTCOMES = ("misaligned", "aligned", "incoherent", "refusal", "unjudged")
 
 
@@ -88,8 +89,13 @@ def control_table(results: Results) -> Table | None:
     found = gains(results)
     if not found:
         return None
+    recipes = {g.recipe for g in found}
+    several = [
+        of for of in SETTINGS if len({(g.recipe, getattr(g, of[1])) for g in found}) > len(recipes)
+    ]  # what tells rows apart
     columns = [
         ("recipe", "recipe", ""),
+        *several,
         ("lambda", "spectral_lambda", "g"),
         ("at", "at", ""),
         ("misaligned of asked, %", "misaligned_of_asked_pct", ".1f"),
@@ -111,6 +117,7 @@ def control_table(results: Results) -> Table | None:
         theirs = (per_cent(e)[0] for e in (g.rescaled, g.rescaled_of_coherent, g.rescaled_coherent))
         return (
             g.recipe,
+            *(getattr(g, name) for _, name, _ in several),
             g.spectral_lambda,
             g.at,
             *mine,
