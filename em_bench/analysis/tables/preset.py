@@ -36,7 +36,10 @@ OUTCOMES = ("misaligned", "aligned", "incoherent", "refusal", "unjudged")
 
 def view_tables(results: Results) -> list[Table]:
     """The misaligned rates at each fixed narrow loss, the larger first, and at the end of training."""
-    return [_view(f"matched-{i}", rows) for i, rows in enumerate(matched(results), 1)] + [_view("end", summary(results))]
+    at_losses = [
+        _view(f"matched-{i}", rows) for i, rows in enumerate(matched(results), 1) if rows
+    ]  # runs on good data alone have none
+    return [*at_losses, _view("end", summary(results))]
 
 
 def _view(name: str, rows: Sequence[Row]) -> Table:
