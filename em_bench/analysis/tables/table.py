@@ -92,7 +92,8 @@ def per_cent(e: Estimate, form: str = ".1f") -> tuple[float | None, str | None]:
     """A share and its interval, in per cent; None where there is none."""
     if e.value is None:
         return None, None
-    return 100 * e.value, interval(*(None if end is None else 100 * end for end in (e.low, e.high)), form)
+    low, high = (None if end is None else 100 * end for end in (e.low, e.high))
+    return 100 * e.value, interval(low, high, form)
 
 
 def to_csv(t: Table) -> str:
