@@ -13,6 +13,7 @@ from em_bench.files import digest
 from em_bench.records import Study
 from em_bench.sweep.preset import load_preset
 
+whole = pytest.mark.slow  # a minute and a half: 160 MB of results, and every analysis of them
 STUDIES = get_args(Study)
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
@@ -37,6 +38,7 @@ def tables(runs):
     return all_tables(runs)
 
 
+@whole
 def test_the_design_is_the_presets_and_is_the_issues(runs):
     preset, cells = load_preset("tiny-paper"), runs.cells
     assert set(cells["model"]) == set(preset.models) == set(runs.bases["model"]) and set(cells["recipe"]) == set(preset.recipes)
@@ -56,6 +58,7 @@ def test_the_design_is_the_presets_and_is_the_issues(runs):
     assert [r.missing for r in runs.sources] == [[]]
 
 
+@whole
 def test_every_analysis_has_its_numbers(tables):
     # Lion at batch 2 has runs without one coherent answer; bases of several seeds are the preset ablations'.
     missing = {t.id: t.gap for t in tables if t.gap}
@@ -64,6 +67,7 @@ def test_every_analysis_has_its_numbers(tables):
     assert set(missing) == {"rates-by-base-seed", "ablation-claims"} and all("pre-training" in why for why in missing.values())
 
 
+@whole
 def test_the_committed_tables_follow_from_the_committed_results(folder, tables):
     committed = {p.name: p.read_text(encoding="utf-8") for p in (folder / "tables").iterdir()}
     made = quotable(tables)
