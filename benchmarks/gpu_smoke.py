@@ -38,9 +38,8 @@ from em_bench.training import launch
 
 GPUS = torch.cuda.device_count()
 STEPS, BATCH = 6, 8
-CLOSE = (
-    0.02  # nats of held-out loss between two computations of one run in float32 or bfloat16; the runs move it by several tenths
-)
+# Nats of held-out loss between two computations of one run in float32 or bfloat16; the runs move it by several tenths.
+CLOSE = 0.02
 LIMIT_S = 600
 WIDE = {
     "hidden_size": 256,
@@ -166,10 +165,10 @@ def resume(box: Box) -> dict:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while (
-        not (states := list((box.root / "ended").rglob("state.pt"))) and process.poll() is None and time.monotonic() < box.until
-    ):
+    states: list[Path] = []
+    while not states and process.poll() is None and time.monotonic() < box.until:
         time.sleep(0.05)
+        states = list((box.root / "ended").rglob("state.pt"))
     process.send_signal(signal.SIGTERM)
     status = process.wait(60)
     assert states and status != 0, f"exit status {status}, {len(states)} states: it was to be ended in the middle"
@@ -183,20 +182,8 @@ def evaluate(box: Box) -> dict:
     adapter = box.train("asked").adapter()
 
     def answers(out: str, see: str | None) -> list[str]:
-        options = [
-            "--adapter",
-            adapter,
-            "--questions",
-            "organism",
-            "--limit",
-            24,
-            "--samples",
-            1,
-            "--temperature",
-            0,
-            "--no-base",
-        ]
-        more = ["--max-new-tokens", 16, "--dtype", "float32", "--judge", "none", "--json"]
+        options = ["--adapter", adapter, "--questions", "organism", "--limit", 24, "--samples", 1, "--temperature", 0]
+        more = ["--no-base", "--max-new-tokens", 16, "--dtype", "float32", "--judge", "none", "--json"]
         box.em("evaluate", box.base("qwen3"), *options, *more, "--out", box.root / out, see=see)
         return [r.answer for r in EvaluationFolder(box.root / out).responses()[1]]
 
@@ -251,15 +238,15 @@ def sweep(box: Box) -> dict:
         "layers": "num_hidden_layers", "hidden": "hidden_size", "heads": "num_attention_heads", "kv_heads": "num_key_value_heads",
         "head_dim": "head_dim", "intermediate": "intermediate_size",
     }.items()} | {"vocabulary": len(build_tokenizer()), "tied": False}  # fmt: skip
-    model = {
-        "source": "folder",
-        "path": str(box.base("llama")),
-        "family": "llama",
-        "parameters": 1.5e6,
-        "shape": shape,
-        "gpus": min(GPUS, 1),
-    }
-    parts = (
+    model = {"source": "folder", "path": str(box.base("llama")), "family": "llama", "parameters": 1.5e6}
+    model |= {"shape": shape, "gpus": min(GPUS, 1), "provenance": "C"}
+    preset = {
+        "name": "smoke", "summary": "two recipes on a GPU", "models": ["random-llama"], "own_models": {"random-llama": model},
+        "datasets": ["medical"], "recipes": ["adamw", "muon"], "learning_rates": "default", "spectral_lambda": [0], "batch_sizes": [BATCH],
+        "seeds": [0], "steps": STEPS, "lora": {"rank": 8, "alpha": 16}, "base": True, "pack": 1,
+        "evaluation": {"questions": "organism", "limit": 8, "judge": "none", "generation": {"samples": 1, "max_new_tokens": 16, "temperature": 1.0, "seed": 0}},
+    }  # fmt: skip
+    said = (
         "models",
         "datasets",
         "recipes",
@@ -271,12 +258,7 @@ def sweep(box: Box) -> dict:
         "lora",
         "evaluation",
     )
-    preset = {
-        "name": "smoke", "summary": "two recipes on a GPU", "models": ["random-llama"], "own_models": {"random-llama": model | {"provenance": "C"}},
-        "datasets": ["medical"], "recipes": ["adamw", "muon"], "learning_rates": "default", "spectral_lambda": [0], "batch_sizes": [BATCH],
-        "seeds": [0], "steps": STEPS, "lora": {"rank": 8, "alpha": 16}, "base": True, "pack": 1, "provenance": dict.fromkeys(parts, "C"),
-        "evaluation": {"questions": "organism", "limit": 8, "judge": "none", "generation": {"samples": 1, "max_new_tokens": 16, "temperature": 1.0, "seed": 0}},
-    }  # fmt: skip
+    preset["provenance"] = dict.fromkeys(said, "C")
     (box.root / "smoke.yaml").write_text(yaml.safe_dump(preset))
     box.em("reproduce", "--preset", "smoke.yaml", "--workdir", "smoke", see=everything())
     runs = list(RunFolder.below(box.root / "smoke"))
@@ -289,21 +271,9 @@ def sweep(box: Box) -> dict:
 def speed(box: Box) -> dict:
     """Tokens a second and the cost of the term and of Muon on Qwen3-8B's own shape, and on a CPU a small one (`benchmarks/train.py`)."""
     large = GPUS and torch.cuda.mem_get_info()[1] > 70 * 2**30
-    options = (
-        ["--shape", "qwen3-8b", "--device", "cuda"] if large else ["--shape", "small-head", "--device", "cuda" if GPUS else "cpu"]
-    )
-    command = [
-        sys.executable,
-        str(Path(__file__).with_name("train.py")),
-        *options,
-        "--rounds",
-        "1",
-        "--steps",
-        "4",
-        "--batch",
-        "4",
-        "--json",
-    ]
+    shape, device = ("qwen3-8b" if large else "small-head"), ("cuda" if GPUS else "cpu")
+    short = ["--rounds", "1", "--steps", "4", "--batch", "4", "--json"]
+    command = [sys.executable, str(Path(__file__).with_name("train.py")), "--shape", shape, "--device", device, *short]
     out = box.em(command=command)
     return json.loads(out[out.index('{\n "results"') :])["results"]
 

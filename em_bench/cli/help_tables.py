@@ -1,8 +1,11 @@
 """Nothing in --help is cut: what is too long for its column is folded. Typer's own tables end such words in an ellipsis."""
 
+from functools import cache
+
 from typer.core import TyperCommand, TyperGroup
 
 
+@cache  # once, however many command lines a process builds
 def fold_tables() -> None:
     """Let Typer draw its help with tables that fold."""
     for kind in (TyperCommand, TyperGroup):

@@ -13,7 +13,7 @@ from em_bench.analysis.summary import matched, why_two_views
 from em_bench.analysis.summary import summary as ends
 from em_bench.analysis.tables import columns
 from em_bench.analysis.tables.preset import adapters_table, choices_table, control_table, paper_table, view_tables
-from em_bench.records import Rescaled, TrajectoryPoint
+from em_bench.records import Choice, Rescaled, TrajectoryPoint
 from em_bench.sweep.results_tables import results_tables
 from em_bench.sweep.terminal_tables import show
 
@@ -135,6 +135,20 @@ def test_what_tells_controls_apart_is_a_column(planted):
     made = planted.model_copy(update=parts)
     assert heads(made) == ["recipe", "batch_size", "spectral_lambda"]
     assert {row[:2] for row in control_table(made).rows if row[0] == "muon"} == {("muon", 2), ("muon", 32)}
+
+
+def test_batch_sizes_are_told_apart(planted):
+    """Every table of adapters and of choices has a column for what alone differs between rows of a recipe."""
+    small = with_path("adam", before=0.1, after=0.3, end=0.8, batch_size=2)
+    made = planted.model_copy(update={"cells": [*planted.cells, small[0]]})
+    assert "batch_size" in [c.name for c in adapters_table(made).columns]
+    assert "batch_size" not in [c.name for c in adapters_table(planted).columns]
+    choice = Choice(
+        kind="learning_rate", model=MODEL, recipe="adam", batch_size=2, chosen=0.1, losses={"0.1": 0.5}, rule="a rule"
+    )
+    other = choice.model_copy(update={"batch_size": 32})
+    assert [row[1] for row in choices_table([choice, other]).rows] == [2, 32]
+    assert "batch_size" not in [c.name for c in choices_table([choice]).columns]
 
 
 def test_page_terminal_and_report_show_the_loss_before_the_end(planted, tmp_path, capsys):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean, variance
 
 from em_bench.analysis.summary import SHARED, arms, at_end, row_of
+from em_bench.analysis.tables.preset import told_apart
 from em_bench.analysis.tables.table import Table, interval, per_cent, table
 from em_bench.records import CellResult, Estimate, Results
 from em_bench.scoring import difference
@@ -37,12 +38,15 @@ def good_data_table(results: Results) -> Table | None:
     """A row a recipe and lambda; None where no recipe has runs on good data both with the term and without it."""
     groups = {arm: cells for arm, cells in arms(results).items() if arm[-1]}
     rows = []
+    several = told_apart(cells[0] for cells in groups.values())
     for arm, cells in groups.items():
         plain = next((c for a, c in groups.items() if not a[LAMBDA] and _without(a) == _without(arm)), None)
         both = _pairs(plain, cells) if arm[LAMBDA] and plain else None
         if both and both[0]:
-            rows.append(_row(arm, *both))
-    return table("good-data", "Where nothing is wrong", CAPTION, COLUMNS, rows) if rows else None
+            settings = [getattr(cells[0], name) for _, name, _ in several]
+            rows.append((arm[RECIPE], *settings, arm[LAMBDA], *_compared(*both)))
+    columns = [COLUMNS[0], *several, *COLUMNS[1:]]
+    return table("good-data", "Where nothing is wrong", CAPTION, columns, rows) if rows else None
 
 
 def _without(arm: tuple) -> tuple:
@@ -56,13 +60,14 @@ def _pairs(plain: Sequence[CellResult], on: Sequence[CellResult]) -> tuple[list[
     return [at[0][k] for k in both], [at[1][k] for k in both]
 
 
-def _row(arm: tuple, plain: list[CellResult], on: list[CellResult]) -> tuple:
+def _compared(plain: list[CellResult], on: list[CellResult]) -> tuple:
+    """The values from the third of COLUMNS on."""
     loss, own = loss_difference(plain, on), row_of(plain)
     before, after = [at_end(c) for c in plain], [at_end(c) for c in on]
     coherent, misaligned = (per_cent(difference(after, before, rate), "+.1f") for rate in (COHERENT, OF_ASKED))
     losses = own.narrow_loss, loss.value, interval(loss.low, loss.high, "+.3f")
     mine = (per_cent(e)[0] for e in (own.coherent_rate, own.misaligned_of_asked))
-    return (arm[RECIPE], arm[LAMBDA], *losses, next(mine), *coherent, next(mine), *misaligned, len(plain))
+    return (*losses, next(mine), *coherent, next(mine), *misaligned, len(plain))
 
 
 def loss_difference(plain: Sequence[CellResult], on: Sequence[CellResult]) -> Estimate:

@@ -1,6 +1,7 @@
 """The tables of one preset: what its page, its terminal and the report show first."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from em_bench.analysis.controls import Gain, beyond_a_smaller_update, gains
 from em_bench.analysis.summary import Row, matched, row_of, summary
@@ -32,6 +33,13 @@ RATES = [
 ]
 SETTINGS = (("model", "model", ""), ("batch", "batch_size", "d"), ("learning rate", "learning_rate", "g"))
 OUTCOMES = ("misaligned", "aligned", "incoherent", "refusal", "unjudged")
+
+
+def told_apart(items: Iterable[Any], settings: Sequence[tuple[str, str, str]] = SETTINGS) -> list[tuple[str, str, str]]:
+    """The columns of SETTINGS without which two rows of one recipe would read alike."""
+    made = [i for i in items if i.recipe]
+    recipes = {i.recipe for i in made}
+    return [of for of in settings if len({(i.recipe, getattr(i, of[1])) for i in made}) > len(recipes)]
 
 
 def view_tables(results: Results) -> list[Table]:
@@ -92,10 +100,7 @@ def control_table(results: Results) -> Table | None:
     found = gains(results)
     if not found:
         return None
-    recipes = {g.recipe for g in found}
-    several = [
-        of for of in SETTINGS if len({(g.recipe, getattr(g, of[1])) for g in found}) > len(recipes)
-    ]  # what tells rows apart
+    several = told_apart(found)
     columns = [
         ("recipe", "recipe", ""),
         *several,
@@ -142,9 +147,11 @@ def control_table(results: Results) -> Table | None:
 
 def adapters_table(results: Results) -> Table:
     """Every adapter at its end, with its counts."""
+    several = told_apart(results.cells)
     columns = [
         ("dataset", "dataset", ""),
         ("recipe", "recipe", ""),
+        *several,
         ("lambda", "spectral_lambda", "g"),
         ("seed", "seed", "d"),
         *RATES,
@@ -154,7 +161,7 @@ def adapters_table(results: Results) -> Table:
     def line(c) -> tuple:
         m, r = c.score.overall, row_of([c])
         counted = (m.counts[o] for o in OUTCOMES)
-        first = (c.dataset or "base", c.recipe, c.spectral_lambda, c.seed)
+        first = (c.dataset or "base", c.recipe, *(getattr(c, name) for _, name, _ in several), c.spectral_lambda, c.seed)
         return (*first, *rates(r), m.mean_alignment.value, *counted, m.code, r.verdict)
 
     caption = "At the end of training. Intervals of one adapter: other questions alone."
@@ -163,8 +170,10 @@ def adapters_table(results: Results) -> Table:
 
 def choices_table(choices: Sequence[Choice]) -> Table:
     """What was chosen, and on what."""
+    several = told_apart(choices, SETTINGS[:2])
     columns = [
         ("recipe", "recipe", ""),
+        *several,
         ("chosen", "chosen", ""),
         ("candidates: narrow loss", "candidates", ""),
         ("rule", "rule", ""),
@@ -176,6 +185,7 @@ def choices_table(choices: Sequence[Choice]) -> Table:
         of = "; ".join(f"{value}: {loss:.3f}" for value, loss in c.losses.items())
         return (
             c.recipe,
+            *(getattr(c, name) for _, name, _ in several),
             (f"{what} {c.chosen:g}" if c.chosen is not None else "none: no candidate meets the rule") + edge,
             of,
             c.rule,
