@@ -1,7 +1,8 @@
 """Which effects there are: factorial analysis of variance, type II, with effect sizes, and how much each axis varies.
 
 The model has every axis that varies and, where the runs allow it, all their two-way interactions. Type II: an effect is
-what it explains beyond all effects that do not contain it. The runs are the units; the questions are held.
+what it explains beyond all effects that do not contain it. The runs are the units; the questions are held. Where some settings have more
+runs (seeds) than others, a setting's runs are averaged first: with unequal numbers the mean squares of the tests below do not match.
 
 Models and datasets are draws from more of them, so an axis is tested over its interactions with them, not over the residual: with one
 such interaction its mean square, with two their sum less the residual's, with Satterthwaite's degrees of freedom (Kirk 2013, 10.5).
@@ -66,7 +67,7 @@ class Anova(Record):
 def anova(table: pd.DataFrame, value: str = "rate", axes: tuple[str, ...] = AXES) -> Anova | Missing:
     """The effects of `axes` on a column of the main sweep, a row a run."""
     table = table[np.isfinite(table[value])]
-    varying = [a for a in axes if table[a].nunique() > 1]
+    runs, varying = len(table), [a for a in axes if table[a].nunique() > 1]
     left_out = tuple(
         f"{NAMES[a]}: {'only ' + str(table[a].iloc[0]) if len(table) else f'no run with a {value}'}"
         for a in axes
@@ -76,12 +77,16 @@ def anova(table: pd.DataFrame, value: str = "rate", axes: tuple[str, ...] = AXES
         return Missing(reason=f"no axis varies ({'; '.join(left_out)})")
     if table[value].nunique() < 2:
         return Missing(reason=f"all {len(table)} runs have the same {value}: {table[value].iloc[0]:g}; no variance to share out")
+    if table.groupby(varying).size().nunique() > 1:
+        table = table.groupby(varying, as_index=False)[value].mean()
     alone: list[tuple[str, ...]] = [(a,) for a in varying]
     model = _model(table, value, alone)
     if np.linalg.matrix_rank(model.exog) < model.exog.shape[1]:
         return Missing(reason=f"the design does not separate {', '.join(varying)}: some of them always change together")
     if model.df_resid < MIN_RESIDUAL:
-        return Missing(reason=f"{len(table)} runs leave {model.df_resid:g} residual degrees of freedom; needs {MIN_RESIDUAL}")
+        return Missing(
+            reason=f"{runs} runs of {len(table)} settings leave {model.df_resid:g} residual degrees of freedom; needs {MIN_RESIDUAL}"
+        )
     terms = [*alone, *combinations(varying, 2)]
     whole = _model(table, value, terms)
     if np.linalg.matrix_rank(whole.exog) < whole.exog.shape[1] or whole.df_resid < MIN_RESIDUAL:
@@ -118,7 +123,7 @@ def anova(table: pd.DataFrame, value: str = "rate", axes: tuple[str, ...] = AXES
         residual_sum_of_squares=residual,
         r2=float(fitted.rsquared),
         left_out=left_out,
-        runs=len(table),
+        runs=runs,
     )
 
 

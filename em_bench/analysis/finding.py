@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from em_bench.analysis.power import MOST, Rule, Verdict, units_needed
@@ -94,17 +93,6 @@ def inside(margin: float) -> Rule:
         if -margin < low and high < margin:
             return "reproduces"
         return "does not" if low > margin or high < -margin else "cannot tell"
-
-    return rule
-
-
-def around(target: float, widest: float) -> Rule:
-    """A log interval that holds the log of a target and spans at most a factor, excludes it, or is too wide."""
-
-    def rule(low: float, high: float) -> Verdict:
-        if not low <= np.log(target) <= high:
-            return "does not"
-        return "reproduces" if high - low <= np.log(widest) else "cannot tell"
 
     return rule
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from scipy.stats import kendalltau, t
+from scipy.stats import kendalltau
 
 from em_bench.analysis.dynamics import NO_EM, followed
 from em_bench.analysis.finding import Claim, Evidence, above, below, decided, inside, unknown
 from em_bench.analysis.findings_end_of_training import SAME, Measured, share
 from em_bench.analysis.missing import Missing
-from em_bench.analysis.paired import Difference
+from em_bench.analysis.paired import Difference, over_settings
 from em_bench.analysis.power import Rule, Verdict
 from em_bench.analysis.preconditions import hits
 from em_bench.analysis.runs import CODE_SETS, UNIT, Runs
@@ -29,9 +29,10 @@ def paths(runs: Runs) -> pd.DataFrame:
 
 
 def parted(rows: pd.DataFrame) -> pd.DataFrame:
-    """Muon minus Lion in alignment at equal training loss, a row a setting: columns early and late.
+    """Muon minus Lion in alignment at equal training loss, a row a setting: columns early, late and fallen.
 
-    Early is a quarter down the range of ln loss that both have, late its lowest end; between checkpoints, linear in ln loss.
+    Early is a quarter down the range of ln loss that both have, late its lowest end; between checkpoints, linear in ln loss. Fallen: how
+    far the mean of both lies early below the highest alignment of either path.
     """
     out = []
     for _, mine in rows[rows["recipe"].isin(("lion", "muon"))].groupby(UNIT, dropna=False):
@@ -40,13 +41,12 @@ def parted(rows: pd.DataFrame) -> pd.DataFrame:
             continue
         low, high = (f(g["log_train_loss"].agg(e) for g in two.values()) for f, e in ((max, "min"), (min, "max")))
         if low < high:
-            gap = [
-                np.interp(at, two["muon"]["log_train_loss"], two["muon"]["alignment"])
-                - np.interp(at, two["lion"]["log_train_loss"], two["lion"]["alignment"])
-                for at in (high - 0.25 * (high - low), low)
-            ]
-            out.append(dict(zip(UNIT, mine[UNIT].iloc[0], strict=True)) | {"early": gap[0], "late": gap[1]})
-    return pd.DataFrame(out, columns=[*UNIT, "early", "late"])
+            at = (high - 0.25 * (high - low), low)
+            muon, lion = (np.interp(at, two[r]["log_train_loss"], two[r]["alignment"]) for r in ("muon", "lion"))
+            found = {"early": muon[0] - lion[0], "late": muon[1] - lion[1]}
+            found["fallen"] = mine["alignment"].max() - (muon[0] + lion[0]) / 2
+            out.append(dict(zip(UNIT, mine[UNIT].iloc[0], strict=True)) | found)
+    return pd.DataFrame(out, columns=[*UNIT, "early", "late", "fallen"])
 
 
 def _parted(values: Callable[[pd.DataFrame], pd.Series], rule: Rule) -> Callable[[Runs, Claim], Measured]:
@@ -56,13 +56,15 @@ def _parted(values: Callable[[pd.DataFrame], pd.Series], rule: Rule) -> Callable
         rows = paths(runs)
         rows = rows[rows["recipe"].isin(("lion", "muon"))]
         table = parted(rows)
-        d = values(table).groupby([table[u] for u in UNIT if u != "seed"], dropna=False).mean().to_numpy()
-        if len(d) < 2 or np.std(d) < 1e-9:
-            return unknown(claim, rows, f"{len(d)} settings where Muon and Lion share training losses; an interval needs 2"), rows
-        mean, sd = float(d.mean()), float(d.std(ddof=1))
-        half = float(t.ppf(0.975, len(d) - 1)) * sd / np.sqrt(len(d))
-        said = f"{mean:+z.1f} points [{mean - half:+z.1f}, {mean + half:+z.1f}] over {len(d)} settings"
-        return decided(claim, rule, Evidence(mean, mean - half, mean + half, sd, "settings", len(d)), said, rows), rows
+        if claim.id == "shared-early" and (fallen := table["fallen"].mean()) < SAME:
+            return unknown(
+                claim, rows, f"alignment has fallen by {fallen:.1f} points there: no curve to share yet; needs {SAME:g}"
+            ), rows
+        d = over_settings(values(table.set_index(list(UNIT))))
+        if isinstance(d, Missing):
+            return unknown(claim, rows, f"Muon and Lion at equal training losses: {d.reason}"), rows
+        said = f"{d.mean:+z.1f} points [{d.low:+z.1f}, {d.high:+z.1f}] over {d.over}"
+        return decided(claim, rule, Evidence(d.mean, d.low, d.high, d.sd, d.unit, d.units), said, rows), rows
 
     return measure
 

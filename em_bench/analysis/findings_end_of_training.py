@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from em_bench.analysis import loss_alignment
-from em_bench.analysis.finding import Claim, Evidence, Finding, above, around, below, decided, made, unknown
+from em_bench.analysis.finding import Claim, Evidence, Finding, above, below, decided, made, unknown
 from em_bench.analysis.loss_alignment import TRAIN
 from em_bench.analysis.marginals import AXES, comparable, weighted
 from em_bench.analysis.missing import Missing
@@ -17,12 +17,10 @@ from em_bench.analysis.paired import paired
 from em_bench.analysis.power import Rule
 from em_bench.analysis.preconditions import organism
 from em_bench.analysis.published_values import FACTS
-from em_bench.analysis.rate_ratio import spread
 from em_bench.analysis.runs import CODE_SETS, Runs
 from em_bench.scoring.intervals import rate_estimate
 
 SAME = 3.0  # points: two optimisers that differ by less count as alike
-WIDEST = 4.0  # a spread whose interval spans more than this factor does not tell
 MOST_OF = 0.5  # share of variance
 NEARLY_ALL = 0.8
 MANY = 10.0  # per cent of answers in code
@@ -46,25 +44,6 @@ def contrast(recipe: str, rule: Rule) -> Callable[[Runs, Claim], Measured]:
         return found, rows if isinstance(kept, Missing) else kept[0]
 
     return measure
-
-
-def _spread(runs: Runs, claim: Claim) -> Measured:
-    main = runs.main
-    s = spread(main, "recipe", [a for a in AXES if a != "recipe"])
-    if isinstance(s, Missing):
-        return unknown(claim, main, s.reason), main
-    if s.high is None:
-        return unknown(claim, main, f"{s.ratio:.1f}x, at least {s.low:.1f}x; {s.note}"), main
-    questions = len({c.cluster(q) for c in main["cell"] for q in c.questions})
-    ratio, low, high = (float(v) for v in np.log([s.ratio, s.low, s.high]))
-    said = f"{s.ratio:.1f}x [{s.low:.1f}, {s.high:.1f}], {s.highest} over {s.lowest}"
-    sd, paper = (high - low) / 3.92 * np.sqrt(questions), FACTS[claim.id].number
-    rule = around(paper, WIDEST)
-    evidence = Evidence(ratio, low, high, sd, "questions", questions)
-    told = decided(claim, rule, evidence, said, main, np.log(paper), lambda v: float(np.exp(v)))
-    if told.verdict == "does not":
-        told = told.model_copy(update={"why": f"the spread is {'larger' if s.low > paper else 'smaller'}"})
-    return told, main
 
 
 def _qwen3_4b(runs: Runs, claim: Claim) -> Measured:
@@ -176,7 +155,6 @@ def share(claim: Claim, rule: Rule, pairs: list[tuple[str, float]], rows: pd.Dat
 MEASURES: dict[str, Callable[[Runs, Claim], Measured]] = {
     "lion-adam": contrast("lion", above(0.0)),
     "muon-adam": contrast("muon", below(0.0)),
-    "spread": _spread,
     "qwen3-4b": _qwen3_4b,
     "lion-code": _lion_code,
     "loss-r2": explained(loss_alignment.overall, "r2", MOST_OF),

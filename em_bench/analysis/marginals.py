@@ -82,6 +82,31 @@ def marginal(table: pd.DataFrame, axis: str, others: Sequence[str] = ()) -> Marg
     return Marginal(axis=axis, levels=tuple(made), shared=shared, combinations=combinations)
 
 
+class Spread(Record):
+    """rate(highest) / rate(lowest). The data pick the two, so of equal levels it lies above 1 too: it has no interval."""
+
+    highest: str
+    lowest: str
+    ratio: float
+
+
+def spread(table: pd.DataFrame, axis: str) -> Spread | Missing:
+    """How many times the largest marginal rate of `axis` is the smallest."""
+    found = marginal(table, axis)
+    if isinstance(found, Missing):
+        return found
+    if gone := int((table["valued"] == 0).sum()):
+        return Missing(reason=f"{gone} runs have no coherent response and thus no rate")
+    if why := next((f"{v.partition(': ')[2]}: {m.level}" for m in found.levels if (v := m.verdict)), None):
+        return Missing(reason=f"{why}; its rate is not ranked")
+    top, bottom = (of(found.levels, key=lambda m: m.rate) for of in (max, min))
+    if top.rate == bottom.rate:
+        return Missing(reason=f"every rate is {top.rate:g} %")
+    if bottom.rate == 0:
+        return Missing(reason=f"the rate of {bottom.level} is 0, so there is no ratio ({top.level}: {top.rate:.1f} %)")
+    return Spread(highest=top.level, lowest=bottom.level, ratio=top.rate / bottom.rate)
+
+
 def comparable(table: pd.DataFrame, axis: str, others: Sequence[str]) -> tuple[pd.DataFrame, int, int] | Missing:
     """The rows of the combinations of `others` that every level of `axis` has a rate for; their number, and of all.
 

@@ -38,7 +38,6 @@ def _fact(study: Study, protocol: str, provenance: Provenance, number: float, te
 FACTS = {
     "lion-adam": _fact("main", MAIN, "S", 37.0 - 13.85, "37.0 % against 13.8 to 13.9 %"),
     "muon-adam": _fact("main", MAIN, "S", 5.3 - 13.85, "5.3 % against 13.8 to 13.9 %"),
-    "spread": _fact("main", MAIN, "P", 7.0, "7x"),
     "qwen3-4b": _fact("main", "Qwen3-4B; " + MAIN.split("; ", 1)[1], "S", 66.1, "66.1"),
     "lion-code": _fact("main", "insecure code, Lion; GPT-4o judge", "S", 44.4, "44.4 % CODE answers"),
     "loss-r2": _fact("loss-alignment", RATES, "P", 0.74, "R² 0.74"),

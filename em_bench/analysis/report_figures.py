@@ -24,9 +24,7 @@ from em_bench.analysis.spectral_penalty import Step
 
 def verdicts(found: Sequence[Finding]) -> plt.Figure:
     """Interval of every finding whose scale is points, with the paper's number as a cross."""
-    shown = [
-        f for f in found if f.value is not None and f.id not in ("spread", "loss-r2", "stratified-r2", "qwen3-4b", "loss-order")
-    ][::-1]
+    shown = [f for f in found if f.value is not None and f.id not in ("loss-r2", "stratified-r2", "qwen3-4b", "loss-order")][::-1]
     figure, axes = plt.subplots(figsize=(6.4, 0.5 * len(shown) + 1.2))
     for y, f in enumerate(shown):
         axes.plot(numbers([f.low, f.high]), [y, y], color=INK, lw=2)

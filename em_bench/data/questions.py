@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
@@ -227,6 +228,13 @@ def read_set(name: str) -> QuestionSet:
     path = Path(name) if name.endswith((".yaml", ".yml")) else assets.path("tasks", "questions", f"{name}.yaml")
     if not path.exists():
         raise unknown("question set", name, question_sets(), "the path of a YAML")
+    at = path.stat()
+    return _read(path, path.absolute(), at.st_mtime_ns, at.st_size)
+
+
+@lru_cache(maxsize=16)
+def _read(path: Path, *version: object) -> QuestionSet:
+    """Kept, for hundreds of questions take a third of a second to read, and a plan asks for them once a job; read again when edited."""
     return read_yaml(path, QuestionSet)
 
 

@@ -14,7 +14,7 @@ RNG = np.random.default_rng(0)
 LOSSES = {"loss": lambda *k: 0.5 + RNG.uniform(0, 0.1), "gap": lambda *k: RNG.uniform(0, 0.3)}
 MARGINALS = {"marginal-recipe", "marginal-model", "marginal-dataset", "marginal-batch-size"}
 SPECTRA = {"spectra-end", "spectra-training"}
-TESTS = {"anova-rate", "anova-alignment", "mixed", "components"}
+TESTS = {"anova-rate", "anova-alignment", "components"}
 FOLLOWED = {"dynamics", "onsets"}
 ANSWERS = {"misalign-at-k", "by-form", "by-domain"}
 
@@ -65,13 +65,13 @@ CASES: dict = {
         [],
         (MARGINALS - {"marginal-recipe"}) | TESTS | SPECTRA | {"loss-r2-held-out", "flatness"},
     ),
-    "two runs": ([cell("adam"), cell("lion", rate=0.5)], [], {"marginal-recipe"} | SPECTRA),
+    "two runs": ([cell("adam"), cell("lion", rate=0.5)], [], {"marginal-recipe", "spread"} | SPECTRA),
     "all rates zero": (ZERO, earlier(ZERO), MARGINALS | SPECTRA | FOLLOWED | {"early-stop"}),
     "all rates one": (factorial(lambda *k: 1.0, **LOSSES), [], MARGINALS | SPECTRA),
     "one question": (
         factorial(noisy, questions=1, samples=100, **LOSSES),
         [],
-        MARGINALS | SPECTRA | TESTS - {"mixed"} | {"loss-r2-held-out", "flatness", "equal-loss", "scale"},
+        MARGINALS | SPECTRA | TESTS | {"loss-r2-held-out", "flatness", "equal-loss", "scale", "spread"},
     ),
     "no answer is coherent": (outcome(WHOLE, "incoherent"), [], {*SPECTRA}),
     "no answer is judged": (outcome(WHOLE, "unjudged"), [], {*SPECTRA}),
@@ -118,7 +118,7 @@ def test_only_the_tables_that_can_have_numbers_have_them(cells, checkpoints, exp
 
 def test_an_optimiser_without_coherent_answers_is_named_where_it_is_missing():
     tables = {t.id: t for t in all_tables(runs_of([results(outcome(WHOLE, "incoherent", {"muon"}))]))}
-    for name in (*MARGINALS, "anova-rate", "anova-alignment", "mixed"):
+    for name in (*MARGINALS, "anova-rate", "anova-alignment"):
         assert "Without 16 of 80 runs, which gave no coherent response (muon 16)" in tables[name].caption, name
     assert all(isinstance(v, str | None) for row in tables["spread"].rows for v in row)  # a ratio over four of five is none
 

@@ -1,13 +1,14 @@
 """Pairs and the lambda path: planted truth, independent implementations, gaps."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers.synthetic_results import cell, results
 from scipy import stats
 
 from em_bench.analysis import spectral_penalty as regularisation
 from em_bench.analysis.missing import Missing
-from em_bench.analysis.paired import paired
+from em_bench.analysis.paired import over_settings, paired
 from em_bench.analysis.runs import UNIT, runs_of
 
 
@@ -46,6 +47,25 @@ def test_seeds_of_a_setting_are_repeats_and_not_units():
     x, y = (a["rate"] for a in arms([0]))
     known = stats.ttest_rel(y, x).confidence_interval()
     assert (thrice.low, thrice.high) == pytest.approx((known.low, known.high))
+
+
+def test_settings_of_one_model_are_not_alone_in_the_world():
+    """Crossed models and datasets: the mean squares of a two-way table without repeats, less the residual's (Searle 1992, 4.3)."""
+    rng = np.random.default_rng(4)
+    models, datasets = [f"m{i}" for i in range(6)], [f"d{i}" for i in range(5)]
+    of_model, of_dataset = rng.normal(0, 0.06, 6), rng.normal(0, 0.05, 5)
+    grid = of_model[:, None] + of_dataset + rng.normal(0, 0.01, (6, 5))
+    index = pd.MultiIndex.from_product([models, datasets], names=["model", "dataset"])
+    found = over_settings(pd.Series(grid.ravel(), index=index))
+    residual = grid - grid.mean(1, keepdims=True) - grid.mean(0) + grid.mean()
+    of = (5 * grid.mean(1).var(ddof=1), 6 * grid.mean(0).var(ddof=1), (residual**2).sum() / 20)
+    closed = (of[0] + of[1] - of[2]) / 30
+    half = (found.high - found.low) / 2
+    degrees = (of[0] + of[1]) ** 2 / (of[0] ** 2 / 5 + of[1] ** 2 / 4)
+    assert found.units == 30 and found.sd == pytest.approx(np.sqrt(30 * closed))
+    assert half == pytest.approx(stats.t.ppf(0.975, degrees) * np.sqrt(closed))
+    alone = stats.sem(grid.ravel()) * stats.t.ppf(0.975, 29)
+    assert half > 2 * alone, "thirty settings are not thirty draws"
 
 
 def test_pair_gaps():

@@ -37,10 +37,6 @@ class Variances(NamedTuple):
     level: float
     terms: Mapping[tuple[str, ...], float]
 
-    def without(self, *axes: str) -> "Variances":
-        """Without the terms that hold one of the axes."""
-        return self._replace(terms={t: v for t, v in self.terms.items() if not set(t) & set(axes)})
-
 
 class World:
     """One draw of all effects for some runs and `domains` x `copies` questions."""

@@ -9,9 +9,8 @@ from em_bench.analysis import loss_alignment
 from em_bench.analysis.beside import COLUMNS, broken_runs
 from em_bench.analysis.findings_end_of_training import learning_rate_sweep
 from em_bench.analysis.loss_alignment import HELD_OUT, TRAIN
-from em_bench.analysis.marginals import AXES, NAMES, Marginal, marginal
+from em_bench.analysis.marginals import AXES, NAMES, Marginal, marginal, spread
 from em_bench.analysis.missing import Missing
-from em_bench.analysis.mixed import mixed_logit
 from em_bench.analysis.published_values import (
     EQUAL_LOSS,
     FIGURE_MODEL,
@@ -22,7 +21,6 @@ from em_bench.analysis.published_values import (
     SIZES,
     figure1_points,
 )
-from em_bench.analysis.rate_ratio import DRAWS, spread
 from em_bench.analysis.runs import Runs
 from em_bench.analysis.tables.table import Table, interval, table
 
@@ -85,7 +83,7 @@ def marginal_tables(runs: Runs) -> list[Table]:
 
 
 def variance_tables(runs: Runs) -> list[Table]:
-    """Analysis of variance, the mixed model, the spread ratios."""
+    """Analysis of variance, the components, the spread ratio."""
     from em_bench.analysis.anova import Anova, anova, components, levels_needed  # statsmodels' formulas take a second to import
 
     columns = [
@@ -118,53 +116,22 @@ def variance_tables(runs: Runs) -> list[Table]:
             table(
                 f"anova-{value}",
                 f"Analysis of variance of the {what} (type II)",
-                f"{said}Runs are the units, the questions held; an axis is tested over its interactions with model and dataset. Holm corrects p for the effects of this table.{left}{without_rate(runs.main)}",
+                f"{said}Runs are the units (settings, where some have more seeds), the questions held; an axis is tested over its interactions with model and dataset. Holm corrects p for the effects of this table.{left}{without_rate(runs.main)}",
                 columns,
                 rows,
             )
         )
-    m = mixed_logit(runs.main)
-    columns = [
-        ("axis", "axis", ""),
-        ("level", "level", ""),
-        ("log odds", "logit", "+.2f"),
-        ("standard error", "stderr", ".2f"),
-    ]
-    columns += [("F of the axis", "f", ".1f"), ("p of the axis", "p", ".2g")]
-    rows = (
-        m if isinstance(m, Missing) else [(NAMES[t.axis], t.level, t.logit, t.stderr, m.f[t.axis], m.p[t.axis]) for t in m.terms]
-    )
-    said = (
-        ""
-        if isinstance(m, Missing)
-        else (
-            f"{m.responses} responses of {m.runs} runs; standard deviation of questions {m.question_sd:.2f} logits; "
-            "standard errors widened by the "
-            f"square root of the dispersion between runs, {m.dispersion:.1f}; Wald's F on {m.residual_df} residual degrees of freedom. Each level against its axis's first. "
-        )
-    )
-    by = f"Maximum likelihood by adaptive Gauss-Hermite quadrature, questions as random effects.{without_rate(runs.main)}"
-    out.append(table("mixed", "Mixed-effects logistic model of the responses", said + by + broken, columns, rows))
     columns = [
         ("axis", "axis", ""),
         ("highest", "highest", ""),
         ("lowest", "lowest", ""),
         ("ratio", "ratio", ".2f"),
-        ("interval", "interval", ""),
-        ("", "note", ""),
     ]
-    s = spread(runs.main, "recipe", [a for a in AXES if a != "recipe"])
-    rows = (
-        s
-        if isinstance(s, Missing)
-        else [
-            ("optimiser", s.highest, s.lowest, s.ratio, interval(s.low, s.high, ".2f") or f"[{s.low:.2f}, ...]", s.note or None)
-        ]
-    )
+    s = spread(runs.main, "recipe")
+    rows = s if isinstance(s, Missing) else [("optimiser", s.highest, s.lowest, s.ratio)]
     caption = (
-        f"Largest over smallest misaligned rate. 95 % interval from {DRAWS:,} bootstrap draws of clusters and seeds, models and "
-        "datasets held; where a setting has one seed, the scatter of seeds is not in it. The data pick the two levels, so the "
-        "ratio of levels that are alike is above 1 too. The paper's over optimisers: 7x (P)."
+        "Largest over smallest misaligned rate. The data pick the two levels, so of levels that are alike the ratio lies above 1 too, and no "
+        "interval is given: whether optimisers differ is asked of the analysis of variance. The paper's over optimisers: 7x (P)."
     )
     c = components(runs.main)
     shares: list[tuple] | Missing = (

@@ -26,7 +26,6 @@ ANCHORS = {
     "misalign-at-k": "k misalign_pct form domain",
     "findings": "claim study paper provenance ours beside paper_protocol ours_protocol whose optimiser",
     "variance": "df error_df levels f p p_holm eta2 partial_eta2 sd share component",
-    "odds": "logit stderr",
     "spread": "highest lowest ratio",
     "line": "slope r2 adjusted_r2 r given early late change",
     "onset": "with_em learned em em_later",

@@ -12,7 +12,6 @@ from em_bench.records import Results
 
 FORMS = {
     "loss-order": ("+.2f", ""),
-    "spread": (".1f", "x"),
     "loss-r2": (".2f", ""),
     "stratified-r2": (".2f", ""),
     "qwen3-4b": (".1f", ""),
