@@ -8,7 +8,8 @@ Models and datasets are draws from more of them, so an axis is tested over its i
 such interaction its mean square, with two their sum less the residual's, with Satterthwaite's degrees of freedom (Kirk 2013, 10.5).
 
 The components are standard deviations of random intercepts by REML (statsmodels' MixedLM), one an axis, seeds and the optimiser's
-interactions too. A component of k levels has about k - 1 degrees of freedom, and the chi-squared interval of those.
+interactions too. A component of k levels has about k - 1 degrees of freedom, an interaction the product of its axes', and the chi-squared
+interval of those; one of zero has no upper end.
 """
 
 import warnings
@@ -27,6 +28,7 @@ from em_bench.analysis.missing import Missing
 from em_bench.records import Record
 
 RANDOM = ("model", "dataset")
+NONE = 0.05  # points: a component as good as zero
 MIN_RESIDUAL = 5  # degrees of freedom below which a test of variance says nothing
 
 
@@ -178,10 +180,11 @@ def components(table: pd.DataFrame, value: str = "rate") -> tuple[Component, ...
         fitted = smf.mixedlm(f"{value} ~ 1", table, groups="one", vc_formula=crossed).fit(reml=True)
     found = []
     for name, variance in zip(fitted.model.exog_vc.names, fitted.vcomp, strict=True):
-        levels = table.groupby(name.split(" x ")).ngroups
-        sd, df = float(np.sqrt(max(variance, 0.0))), levels - 1
+        parts = name.split(" x ")
+        levels, df = table.groupby(parts).ngroups, int(np.prod([table[p].nunique() - 1 for p in parts]))
+        sd = float(np.sqrt(max(variance, 0.0)))
         low, high = (float(sd * np.sqrt(df / chi2.ppf(q, df))) for q in (0.975, 0.025))
-        found.append(Component(name=name, levels=levels, sd=sd, low=low, high=high))
+        found.append(Component(name=name, levels=levels, sd=sd, low=low, high=high if sd > NONE else None))
     left = Component(name="between runs alike in all of these", levels=len(table), sd=float(np.sqrt(fitted.scale)))
     return (*sorted(found, key=lambda c: -c.sd), left)
 

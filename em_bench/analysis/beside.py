@@ -67,13 +67,18 @@ def in_words(rows: pd.DataFrame) -> str:
     return "; ".join(said)
 
 
-def broken_runs(rows: pd.DataFrame) -> str:
-    """A sentence on the runs of broken models; nothing where there are none."""
-    known = rows[rows["coherent"].notna()]
-    gone = known[[cannot_tell(c / 100, r / 100) is not None for c, r in zip(known["coherent"], known["refused"], strict=True)]]
+def whole_settings(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The runs in settings (model, dataset, batch size) where no optimiser's model is broken or refuses; a sentence on the others, if any.
+
+    Without a broken run its setting's others go too: an optimiser must not be compared on the settings that it survived.
+    """
+    whole = [v != v or cannot_tell(v / 100, r / 100) is None for v, r in zip(rows["coherent"], rows["refused"], strict=True)]
+    gone = rows[np.logical_not(whole)]
     if gone.empty:
-        return ""
+        return rows, ""
+    setting = ["model", "dataset", "batch_size"]
+    lost = set(gone[setting].itertuples(index=False, name=None))
+    kept = rows[[s not in lost for s in rows[setting].itertuples(index=False, name=None)]]
     by = ", ".join(f"{recipe} {n}" for recipe, n in gone["recipe"].value_counts().items())
-    return (
-        f" {len(gone)} of {len(rows)} runs are of broken models, or of such that refuse ({by}): of their rates nothing is said."
-    )
+    said = f"{len(gone)} of {len(rows)} runs are of broken models, or of such that refuse ({by}): "
+    return kept.reset_index(drop=True), f"{said}the {len(rows) - len(kept)} runs of their settings are left out. "

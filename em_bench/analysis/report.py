@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from em_bench.analysis import dynamics, figure1, loss_alignment, plot_style, report_figures, spectra
 from em_bench.analysis.anova import anova
+from em_bench.analysis.beside import whole_settings
 from em_bench.analysis.claims import findings
 from em_bench.analysis.finding import Finding
 from em_bench.analysis.findings_dynamics import regularised
@@ -109,7 +110,7 @@ def quotable(tables: Iterable[Table]) -> dict[str, str]:
 def report_sections(runs: Runs) -> tuple[Section, ...]:
     """The analyses in order. A figure whose analysis is a gap is left out: its table says why."""
     main, sweep, followed = runs.main, learning_rate_sweep(runs), runs.of("dynamics")
-    by_recipe, by_model, variance = marginal(main, "recipe"), marginal(main, "model"), anova(main)
+    by_recipe, by_model, variance = marginal(main, "recipe"), marginal(main, "model"), anova(whole_settings(main)[0])
     path, curves, places = (
         dynamics.trajectories(followed, runs.checkpoints),
         spectra.curves(runs.cells),

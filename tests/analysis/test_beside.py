@@ -1,17 +1,21 @@
 """No misaligned rate without what stands beside it, and none of a broken model without its mark: terminal, page, report."""
 
 import re
+from itertools import product
 
+import numpy as np
 import pytest
 from helpers.synthetic_results import cell, results
 
 from em_bench.analysis import preset_figures, report_figures
-from em_bench.analysis.beside import COLUMNS, Beside, beside, broken_runs
+from em_bench.analysis.anova import anova
+from em_bench.analysis.beside import COLUMNS, Beside, beside, whole_settings
 from em_bench.analysis.marginals import marginal
 from em_bench.analysis.preset_page import write_page
 from em_bench.analysis.report import all_tables
 from em_bench.analysis.runs import runs_of
 from em_bench.analysis.summary import row_of, summary
+from em_bench.analysis.tables.across_runs import variance_tables
 from em_bench.analysis.tables.table import Table
 from em_bench.scoring import BROKEN, REFUSING
 from em_bench.sweep.results_tables import results_tables
@@ -46,9 +50,9 @@ def test_a_model_that_refuses_is_not_read_either(made):
     """Nine refusals of twenty answers, the others coherent; the same gate in the table of a preset and in those of many runs."""
     refusing = [answered("adam", 1, refused=9, norm=1.0)]
     assert summary(results(refusing))[0].verdict == REFUSING and row_of(made.cells[1:]).verdict is None
-    assert Beside(**beside(runs_of([results(refusing)]).cells)).verdict == REFUSING and "(adam 1)" in broken_runs(
-        runs_of([results(refusing)]).cells
-    )
+    rows = runs_of([results(refusing)]).cells
+    kept, said = whole_settings(rows)
+    assert Beside(**beside(rows)).verdict == REFUSING and kept.empty and "(adam 1)" in said
 
 
 def test_a_norm_that_one_record_lacks_is_not_averaged_over_the_others(made):
@@ -94,9 +98,36 @@ def test_the_report_says_so_and_ranks_it_nowhere(made):
         at = [c.name for c in t.columns].index("verdict")
         assert {BROKEN if "lion" in row else None for row in t.rows} == {row[at] for row in t.rows}, t.id
     spread: Table = tables["spread"]
-    assert "the model is broken: lion" in str(spread.gap) and "(lion 1)" in broken_runs(runs.main)
+    assert "(lion 1)" in str(spread.gap) and "No setting is left" in str(spread.gap)
     figure = report_figures.marginal(marginal(runs.main, "recipe"), {})
     assert sorted(line.get_markerfacecolor() == "none" for line in figure.axes[0].lines if line.get_marker() == "o") == [
         False,
         True,
     ]
+
+
+def test_an_optimiser_is_not_compared_on_what_it_survived():
+    """Lion's models break at batch 2 and are as mild as Adam's at batch 32: by batch 2 it would differ, and nothing can be said of that."""
+    rng = np.random.default_rng(2)
+
+    def cells(batch, lion, broken):
+        for recipe, dataset, seed in product(("adam", "lion"), ("medical", "code", "sports"), range(3)):
+            rate = (lion if recipe == "lion" else 0.2) + rng.normal(0, 0.03)
+            made = cell(recipe, dataset=dataset, batch_size=batch, seed=seed, rate=rate, questions=40)
+            counts = [q.model_copy(update={"counts": {**q.counts, "incoherent": 9}}) for q in made.questions]
+            yield made.model_copy(update={"questions": counts}) if broken and recipe == "lion" else made
+
+    runs = runs_of([results([*cells(2, 0.9, True), *cells(32, 0.2, False)])])
+    kept, said = whole_settings(runs.main)
+    assert (
+        set(kept["batch_size"]) == {32}
+        and len(kept) == 18
+        and said.startswith("9 of 36 runs")
+        and "the 18 runs of their settings" in said
+    )
+    of = {t.id: t for t in variance_tables(runs)}["anova-rate"]
+    p = [c.name for c in of.columns].index("p")
+    optimiser = next(row for row in of.rows if row[0] == "optimiser")
+    assert optimiser[p] > 0.05 and "batch size: only 32" in of.caption and said in of.caption
+    over_all = next(e for e in anova(runs.main).main if e.axes == ("recipe",))
+    assert over_all.p < 0.05, "what the broken ones would have said"

@@ -1,12 +1,14 @@
 """The comparisons of the sweep as tables: marginals, variance, loss."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from em_bench.analysis import loss_alignment
-from em_bench.analysis.beside import COLUMNS, broken_runs
+from em_bench.analysis.beside import COLUMNS, whole_settings
 from em_bench.analysis.findings_end_of_training import learning_rate_sweep
 from em_bench.analysis.loss_alignment import HELD_OUT, TRAIN
 from em_bench.analysis.marginals import AXES, NAMES, Marginal, marginal, spread
@@ -95,9 +97,14 @@ def variance_tables(runs: Runs) -> list[Table]:
         ("p, Holm", "p_holm", ".2g"),
     ]
     columns += [("η²", "eta2", ".3f"), ("partial η²", "partial_eta2", ".3f")]
-    out, broken = [], broken_runs(runs.main)
+    out: list[Table] = []
+    whole, gone = whole_settings(runs.main)
+
+    def on_whole(measure: Callable[[pd.DataFrame], Any]) -> Any:
+        return Missing(reason=f"{gone}No setting is left") if gone and whole.empty else measure(whole)
+
     for value, what in (("rate", "misaligned rate"), ("alignment", "mean alignment")):
-        a = anova(runs.main, value)
+        a = on_whole(partial(anova, value=value))
         rows: list[tuple] | Missing = (
             a
             if isinstance(a, Missing)
@@ -109,14 +116,14 @@ def variance_tables(runs: Runs) -> list[Table]:
         said, left = "", ""
         if isinstance(a, Anova):
             two = "with two-way interactions" if a.effects != a.main else "main effects alone: the runs allow no interactions"
-            said = f"{broken.strip()} {a.runs} runs, {two}; {a.residual_df} residual degrees of "
+            said = f"{gone}{a.runs} runs, {two}; {a.residual_df} residual degrees of "
             said += f"freedom, R² {a.r2:.2f}. "
             left = f" Left out: {'; '.join(a.left_out)}." if a.left_out else ""
         out.append(
             table(
                 f"anova-{value}",
                 f"Analysis of variance of the {what} (type II)",
-                f"{said}Runs are the units (settings, where some have more seeds), the questions held; an axis is tested over its interactions with model and dataset. Holm corrects p for the effects of this table.{left}{without_rate(runs.main)}",
+                f"{said}Runs are the units (settings, where some have more seeds), the questions held; an axis is tested over its interactions with model and dataset. Holm corrects p for the effects of this table.{left}{without_rate(whole)}",
                 columns,
                 rows,
             )
@@ -127,15 +134,19 @@ def variance_tables(runs: Runs) -> list[Table]:
         ("lowest", "lowest", ""),
         ("ratio", "ratio", ".2f"),
     ]
-    s = spread(runs.main, "recipe")
+    s = on_whole(partial(spread, axis="recipe"))
     rows = s if isinstance(s, Missing) else [("optimiser", s.highest, s.lowest, s.ratio)]
     caption = (
-        "Largest over smallest misaligned rate. The data pick the two levels, so of levels that are alike the ratio lies above 1 too, and no "
+        f"{gone}Largest over smallest misaligned rate. The data pick the two levels, so of levels that are alike the ratio lies above 1 too, and no "
         "interval is given: whether optimisers differ is asked of the analysis of variance. The paper's over optimisers: 7x (P)."
     )
-    c = components(runs.main)
+    c = on_whole(components)
     shares: list[tuple] | Missing = (
-        c if isinstance(c, Missing) else [(NAMES.get(p.name, p.name), p.levels, p.sd, interval(p.low, p.high, ".1f")) for p in c]
+        c
+        if isinstance(c, Missing)
+        else [
+            (" x ".join(NAMES.get(n, n) for n in p.name.split(" x ")), p.levels, p.sd, interval(p.low, p.high, ".1f")) for p in c
+        ]
     )
     told = ""
     if not isinstance(c, Missing):
@@ -143,7 +154,7 @@ def variance_tables(runs: Runs) -> list[Table]:
         apart = first.low is not None and second.high is not None and first.low > second.high
         told = (
             f"Most varies by {NAMES.get(first.name, first.name)}."
-            if apart and not broken
+            if apart
             else (
                 f"Which axis varies most: cannot tell; two standard deviations of which one is twice the other take {levels_needed()} levels of each axis."
             )
@@ -154,7 +165,7 @@ def variance_tables(runs: Runs) -> list[Table]:
         ("standard deviation, points", "sd", ".1f"),
         ("95 %", "sd_interval", ""),
     ]
-    said = f"{told}{broken} Random intercepts by REML; intervals: chi-squared, levels less one."
+    said = f"{gone}{told} Random intercepts by REML; intervals: chi-squared, levels less one."
     out.append(table("components", "How much the misaligned rate varies by axis", said, columns_of, shares))
     out.append(table("spread", "Spread of the misaligned rate", caption, columns, rows))
     return out
