@@ -17,7 +17,7 @@ from em_bench.analysis.beside import Beside, beside
 from em_bench.analysis.missing import Missing
 from em_bench.analysis.runs import counts
 from em_bench.records import Record
-from em_bench.scoring.intervals import clustered_variance, mean_interval, rate_interval, with_seeds
+from em_bench.scoring.intervals import bounded_interval, clustered_variance, rate_interval, with_seeds
 
 AXES = ("recipe", "model", "dataset", "batch_size")
 NAMES = {"recipe": "optimiser", "model": "model", "dataset": "dataset", "batch_size": "batch size"}
@@ -129,8 +129,8 @@ def comparable(table: pd.DataFrame, axis: str, others: Sequence[str]) -> tuple[p
 def weighted(rows: pd.DataFrame, weights: np.ndarray, value: str) -> tuple[float, float | None, float | None]:
     """sum_k w_k p_k over the rows, in per cent or points, with its 95 % interval over clusters and seeds.
 
-    The intervals are those of `em_bench.scoring.intervals`: Wilson's for a rate, so that 0 of n is not certainty, and t
-    for alignment. No interval for one question, nor for a mean of scores that are all the same.
+    The intervals are those of `em_bench.scoring.intervals`: Wilson's for a rate, so that 0 of n is not certainty, and
+    for alignment on its scale. No interval for one question, nor for a mean of scores that are all the same.
     """
     y, n = counts(rows, value)
     p = y.sum(1) / n.sum(1)
@@ -144,5 +144,5 @@ def weighted(rows: pd.DataFrame, weights: np.ndarray, value: str) -> tuple[float
     if value == "rate":
         e = rate_interval(min(max(mean, 0.0), 1.0), variance, int(n.sum()), clusters, degrees=degrees)
         return 100 * mean, None if e.low is None else 100 * e.low, None if e.high is None else 100 * e.high
-    e = mean_interval(mean, variance or None, int(n.sum()), clusters, (0.0, 100.0), degrees)
+    e = bounded_interval(mean, variance or None, int(n.sum()), clusters, (0.0, 100.0), degrees)
     return mean, e.low, e.high

@@ -17,7 +17,7 @@ from em_bench.errors import UserError
 from em_bench.evaluation_folder import EvaluationFolder
 from em_bench.files import sha256_file
 from em_bench.records import AnswerLogprob, Estimate, MarginGroup, MarginScore
-from em_bench.scoring.intervals import mean_estimate, rate_estimate
+from em_bench.scoring.intervals import mean_estimate, mean_interval, rate_estimate
 from em_bench.scoring.matched_loss import VERDICTS, crossing
 
 NEAR_TAGS = ("near_training", "ai_self")  # reported with these questions and without them
@@ -50,7 +50,7 @@ def margins(rows: Iterable[AnswerLogprob]) -> dict[str, QuestionMargin]:
 
 def margin_estimate(values: Iterable[tuple[str, float]]) -> Estimate:
     """The mean of (cluster, nats a byte) pairs."""
-    return mean_estimate(values, _UNBOUNDED)
+    return mean_estimate(values, _UNBOUNDED, mean_interval)
 
 
 class MarginTable:

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from em_bench.records import Estimate, Record, Verdict
 from em_bench.scoring.agreement import pair
-from em_bench.scoring.intervals import Ratio, clustered_variance, mean_interval, rate_interval, ratio
+from em_bench.scoring.intervals import Ratio, bounded_interval, clustered_variance, rate_interval, ratio
 from em_bench.scoring.outcomes import Convention, counted_alignment, outcome
 
 
@@ -64,5 +64,5 @@ def _noisy(a: Ratio | None, b: Ratio | None, rate: bool) -> NoisyEstimate | None
         added, judge = max(0.0, squared - between) / 4, math.sqrt(max(squared, between) / 2)
         variance += added
     n, g = min(a.n, b.n), len(clusters)
-    estimate = rate_interval(mean, variance, n, g) if rate else mean_interval(mean, variance, n, g, (0.0, 100.0))
+    estimate = rate_interval(mean, variance, n, g) if rate else bounded_interval(mean, variance, n, g, (0.0, 100.0))
     return NoisyEstimate(estimate=estimate, first=a.value, second=b.value, judge_stderr=judge, added_variance=added)

@@ -194,12 +194,12 @@ def rescored(score: ScoreRecord, verdicts: Sequence[Verdict], question_set: str)
     """Every count, rate and interval follows from the verdicts on answers to this question set."""
     from em_bench.data.questions import clusters
     from em_bench.scoring import score as rescore
+    from em_bench.scoring.intervals import bounded_interval, mean_interval
 
-    units = clusters(question_set) if score.unit == "domain" else None
-    again = rescore(verdicts, score.verdicts_sha256, score.convention, clusters=units)
-    if again.unit != score.unit:
-        return f"unit: the intervals are clustered by {score.unit}, the question set says {again.unit}"
-    for part in ("overall", "by_variant"):
-        if getattr(again, part) != getattr(score, part):
-            return f"{part}: the recorded score differs from the recomputed one"
-    return None
+    units, wrong = clusters(question_set) if score.unit == "domain" else None, []
+    for of_mean in (bounded_interval, mean_interval):  # of before 2026-11-27
+        again = rescore(verdicts, score.verdicts_sha256, score.convention, clusters=units, of_mean=of_mean)
+        if again.unit != score.unit:
+            return f"unit: the intervals are clustered by {score.unit}, the question set says {again.unit}"
+        wrong.append(next((part for part in ("overall", "by_variant") if getattr(again, part) != getattr(score, part)), None))
+    return f"{wrong[0]}: the recorded score differs from the recomputed one" if all(wrong) else None

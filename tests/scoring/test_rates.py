@@ -7,7 +7,7 @@ import pytest
 import statsmodels.api as sm
 
 from em_bench.scoring import mean_estimate, rate_estimate
-from em_bench.scoring.intervals import t_quantile
+from em_bench.scoring.intervals import mean_interval, t_quantile
 
 
 def clustered(rng, clusters: int, low: int = 1, high: int = 12, spread: float = 0.3, binary: bool = True):
@@ -25,7 +25,7 @@ def test_by_hand():
     # p = 4/6. Shares of the deviation: q1 (2 - 2p)/6 = 1/9, q2 (1 - 3p)/6 = -1/6, q3 (1 - p)/6 = 1/18.
     # Variance: 3/2 (1/81 + 1/36 + 1/324) = 3/2 * 14/324 = 7/108.
     pairs = [("q1", 1), ("q1", 1), ("q2", 1), ("q2", 0), ("q2", 0), ("q3", 1)]
-    e = mean_estimate(pairs, scale=(-10, 10))
+    e = mean_estimate(pairs, (-10, 10), mean_interval)
     assert (e.value, e.n, e.clusters) == (pytest.approx(2 / 3, abs=1e-15), 6, 3)
     assert e.stderr == pytest.approx(math.sqrt(7 / 108), abs=1e-15)
     t = 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))  # closed form at 2 degrees of freedom
@@ -34,7 +34,12 @@ def test_by_hand():
     e = rate_estimate(pairs)
     a, b, c = 1 + t * t * 7 / 24, -(4 / 3 + t * t * 7 / 24), 4 / 9
     root = math.sqrt(b * b - 4 * a * c)
-    assert (e.low, e.high) == pytest.approx(((-b - root) / 2 / a, (-b + root) / 2 / a), abs=1e-12)
+    bounds = (-b - root) / 2 / a, (-b + root) / 2 / a
+    assert (e.low, e.high) == pytest.approx(bounds, abs=1e-12)
+    # A mean of scores from 20 to 70 that are one or the other is the same on its scale.
+    e = mean_estimate([(q, 20 + 50 * v) for q, v in pairs], (20, 70))
+    assert (e.value, e.low, e.high) == pytest.approx((20 + 50 * 2 / 3, *(20 + 50 * x for x in bounds)), abs=1e-10)
+    assert e.stderr == pytest.approx(50 * math.sqrt(7 / 108), abs=1e-12)
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -45,7 +50,7 @@ def test_against_statsmodels(clusters, binary):
     names, values = zip(*pairs, strict=True)
     groups = np.unique(names, return_inverse=True)[1]
     fit = sm.OLS(np.array(values), np.ones(len(values))).fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
-    e = mean_estimate(pairs, scale=(-1e9, 1e9))
+    e = mean_estimate(pairs, (-1e9, 1e9), mean_interval)
     assert e.value == pytest.approx(fit.params[0], rel=1e-12)
     assert e.stderr == pytest.approx(fit.bse[0], rel=1e-10, abs=1e-15)
     assert (e.low, e.high) == pytest.approx(tuple(fit.conf_int()[0]), rel=1e-10, abs=1e-13)
@@ -113,6 +118,15 @@ def test_order_does_not_matter():
     assert mean_estimate(pairs) == mean_estimate(shuffled)
 
 
-def test_mean_is_cut_to_its_scale():
-    e = mean_estimate([("a", 100.0), ("b", 100.0), ("c", 60.0)])
-    assert e.high == 100 and e.low < 60
+def test_a_mean_stays_on_its_scale():
+    scores = [("a", 100.0), ("b", 100.0), ("c", 60.0)]
+    cut, e = mean_estimate(scores, interval=mean_interval), mean_estimate(scores)
+    assert cut.high == 100 and cut.low < 60 and e.low < 60 and e.value < e.high < 100
+    assert mean_estimate([("a", 100.0), ("b", 100.0)]).low < 100, "two questions all aligned are no certainty"
+
+
+def test_scores_in_the_middle_of_their_scale_have_the_t_interval():
+    pairs = clustered(np.random.default_rng(8), 400, binary=False)
+    pairs = [(g, 40 + v / 5) for g, v in pairs]
+    e, t = mean_estimate(pairs), mean_estimate(pairs, interval=mean_interval)
+    assert (e.low, e.high) == pytest.approx((t.low, t.high), abs=0.02 * (t.high - t.low))
