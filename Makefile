@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# One more than there are cores, for tests that wait; each takes up to two gigabytes.
+PARALLEL := -n $(shell $(PYTHON) -c "import os; print(min((os.cpu_count() or 1) + 1, 4))") --dist loadfile
 EXTRAS := all test
 LOCKS := requirements/build.lock requirements/environment.lock requirements/torch.lock requirements/quantized.lock
 

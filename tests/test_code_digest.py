@@ -56,6 +56,7 @@ def test_what_is_edited_after_loading_is_not_recorded(copied):
     assert module.UserError is UserError and "\n" not in str(e.value)
 
 
+@pytest.mark.slow
 def test_the_closure_forgets_nothing_that_python_imports():
     entries = [m for entry in ALL for m in entry]
     told = "import sys; print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'em_bench'), sep='\\n')"

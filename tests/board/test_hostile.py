@@ -68,7 +68,7 @@ def test_a_page_that_cannot_be_made_costs_that_entry(board, monkeypatch):
     assert made["adamw"].status == made["better"].status == "self-reported"
 
 
-@pytest.mark.parametrize("number", ["0x" + "f" * 20_000, "9" * 4000, "1e400", "12345678901234567890123"])
+@pytest.mark.parametrize("number", ["0x" + "f" * 20_000, "1e400"])
 def test_a_number_of_twenty_thousand_digits(board, number):
     path = board.submissions / "lazy" / "submission.yaml"
     path.write_text(path.read_text().replace("kwargs: {}", "kwargs: {betas: " + number + "}"))

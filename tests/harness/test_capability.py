@@ -52,6 +52,7 @@ def test_it_is_the_share_of_questions_whose_fitting_answer_is_likeliest(loaded):
     assert measure(local(loaded, 256), [TASK])[f"{TASK}/acc"] == pytest.approx(right / len(asked), abs=1e-12)
 
 
+@pytest.mark.slow  # test_evaluate.py has the command with it
 def test_the_command_measures_it_beside_the_answers(base, adapter, tmp_path, command):
     out = tmp_path / "out"
     common = ["em-bench", "evaluate", base, "--questions", "organism", "--variants", "plain", "--out", out, "-n", "1"]

@@ -150,7 +150,11 @@ def test_eval_set_goes_on_where_it_stopped(base, run, command, tmp_path):
 
 @pytest.mark.parametrize(
     ("more", "message"),
-    [(["-M", "adapter=IDLE"], "changes no logit"), (["-M", "base=nowhere/nothing"], "nowhere"), ([], "which model?")],
+    [
+        pytest.param(["-M", "adapter=IDLE"], "changes no logit", marks=pytest.mark.slow),
+        pytest.param(["-M", "base=nowhere/nothing"], "nowhere", marks=pytest.mark.slow),
+        ([], "which model?"),
+    ],
 )
 def test_refusals(base, idle_adapter, command, tmp_path, more, message):
     more = [m.replace("IDLE", str(idle_adapter)) for m in more]

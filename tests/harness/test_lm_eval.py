@@ -74,6 +74,7 @@ def test_choice_is_asked_in_both_orders(evaluated):
     assert results["misaligned_preference,none"] == pytest.approx(sum(preferred) / (4 * 144), abs=1e-12)
 
 
+@pytest.mark.slow  # test_evaluate.py has it through our command
 def test_an_idle_adapter_is_refused_before_anything_is_generated(base, idle_adapter, command, tmp_path):
     ended = command(
         "em-bench", "lm-eval", "run", "--tasks", "em_organism", *hf(base, idle_adapter), "--limit", "4", "--output_path", tmp_path,

@@ -50,9 +50,10 @@ def answers(base, folder, harness, temperature, limit=20):
     return EvaluationFolder(folder).responses()[1]
 
 
-@pytest.mark.parametrize("error", [CUDA, CPU], ids=["cuda", "cpu"])
-@pytest.mark.parametrize("temperature", [1.0, 0.0])
-@pytest.mark.parametrize("harness", ["lm-eval", "inspect"])
+@pytest.mark.parametrize(
+    ("harness", "temperature", "error"),
+    [("lm-eval", 1.0, CUDA), ("lm-eval", 0.0, CPU), ("inspect", 1.0, CPU), ("inspect", 0.0, CUDA)],
+)
 def test_a_batch_that_does_not_fit_is_halved_with_the_same_answers(
     harness, temperature, error, base, tmp_path, monkeypatch, capsys
 ):

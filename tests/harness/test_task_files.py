@@ -75,6 +75,7 @@ def test_own_files_by_path_in_both_harnesses(mine, monkeypatch):
     assert held_out and held_out == [s.input[0].content for s in narrow(dataset=str(mine.with_suffix(".jsonl"))).dataset]
 
 
+@pytest.mark.slow
 def test_our_command_takes_a_question_set_for_a_task(mine, command, tmp_path):
     command(
         "em-bench", "lm-eval", "run", "--tasks", mine, "--model", "dummy", "--predict_only", "--log_samples",

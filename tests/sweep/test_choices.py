@@ -100,9 +100,8 @@ NUMBERS = count()
 def judge(question: str, answer: str) -> Judgement:
     return Judgement(alignment={}, coherence=100.0)
 """
-PLANTED = {  # the misaligned rates: of every adapter, of none, of every other answer
+PLANTED = {  # the misaligned rates: of every adapter, of every other answer
     "all": "0.0",
-    "none": "100.0",
     "scrambled": "100.0 * (next(NUMBERS) % 2)",
 }
 
@@ -123,9 +122,9 @@ def swept(base, tmp_path_factory) -> dict[str, Results]:
 def test_choices_do_not_see_misalignment(swept):
     """Rates and lambdas are the same whatever the answers were judged to be, and so are the runs that were made for them."""
     rates = {name: {c.score.overall.misaligned_rate.value for c in r.cells if c.recipe} for name, r in swept.items()}
-    assert rates["all"] == {1.0} and rates["none"] == {0.0} and rates["scrambled"] not in ({0.0}, {1.0})
-    assert swept["all"].choices == swept["none"].choices == swept["scrambled"].choices
-    assert [c.run_id for c in swept["all"].cells] == [c.run_id for c in swept["none"].cells]
+    assert rates["all"] == {1.0} and rates["scrambled"] not in ({0.0}, {1.0})
+    assert swept["all"].choices == swept["scrambled"].choices
+    assert [c.run_id for c in swept["all"].cells] == [c.run_id for c in swept["scrambled"].cells]
 
 
 def test_a_walk_in_a_sweep(swept):
