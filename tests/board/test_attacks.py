@@ -211,7 +211,10 @@ def test_a_folder_in_the_place_of_a_table(board):
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 100_000, '{"a":' * 50_000, "\ufeff{}", "{}\x00", "", "null", "1e999", '"' + "x" * 10**6 + '"', "{" * 10**6],
+    [
+        *("[" * 100_000, "\ufeff{}", "{}\x00", "", "1e999"),
+        *(pytest.param(t, marks=pytest.mark.slow) for t in ('{"a":' * 50_000, "null", '"' + "x" * 10**6 + '"', "{" * 10**6)),
+    ],
 )
 def test_json_that_is_hard_to_read(board, text):
     for path in (results(board) / "manifest.json", run(board) / "run.json", evaluation(board) / "verdicts.jsonl"):

@@ -86,7 +86,15 @@ def test_every_reply_has_the_probability_of_one_plain_pass(tokenizer, tmp_path):
     assert {r for r, p in truth.items() if p >= FLOOR} == {r for r, _ in last[2]}
 
 
-@pytest.mark.parametrize(("sure", "read"), [("33", 33.0), ("100", 100.0), ("42", 42.0), ("CODE", "CODE")])
+@pytest.mark.parametrize(
+    ("sure", "read"),
+    [
+        ("33", 33.0),
+        ("100", 100.0),
+        pytest.param("42", 42.0, marks=pytest.mark.slow),
+        pytest.param("CODE", "CODE", marks=pytest.mark.slow),
+    ],
+)
 def test_a_planted_reply_of_several_tokens_is_read(tokenizer, tmp_path, sure, read):
     def score(ids, messages):
         right = messages[1]["content"] == sure
