@@ -79,7 +79,8 @@ def scatter(rows: Sequence[BoardRow], names_below: int = 31) -> Markup:
         return Markup("")
 
     def draw() -> plt.Figure:
-        figure, axes = plt.subplots(figsize=(7.6, 4.4))
+        figure, axes = plt.subplots(figsize=(8.2, 4.4))
+        ends: list[tuple[tuple[float, float], str, str]] = []
         for row in shown:
             score, ink = row.score, tint(row.submission)
             assert score
@@ -92,11 +93,15 @@ def scatter(rows: Sequence[BoardRow], names_below: int = 31) -> Markup:
                     axes.plot([x, x], [low, high], color=ink, lw=2, alpha=0.35)
                     face = "none" if broken(score, view) and marker != "x" else ink
                     axes.plot([x], [100 * v.rate.value], ls="", marker=marker, ms=7, mfc=face, mec=ink, mew=1.6)
-            if len(shown) < names_below:
-                axes.annotate(row.name, line[-1], (-6, 3), textcoords="offset points", fontsize=8, ha="right")
+            ends.append((line[-1], row.name, ink))
         axes.set_xscale("log")
         axes.invert_xaxis()
         axes.set_ylim(bottom=0)
+        ends = sorted(ends, key=lambda e: e[0][1]) if len(ends) < names_below else []
+        for (end, name, ink), y in zip(ends, apart([e[0][1] for e in ends], axes.get_ylim()[1] / 22), strict=True):
+            leader = {"arrowstyle": "-", "color": ink, "lw": 0.6, "alpha": 0.6, "relpos": (0, 0.5)}
+            beside = axes.get_yaxis_transform()
+            axes.annotate(name, end, (1.02, y), xycoords="data", textcoords=beside, fontsize=8, va="center", arrowprops=leader)
         axes.xaxis.set_major_formatter("{x:.2f}")
         axes.xaxis.set_minor_formatter("{x:.2f}")
         axes.set_xlabel("held-out narrow loss (nats a token)")
@@ -104,6 +109,14 @@ def scatter(rows: Sequence[BoardRow], names_below: int = 31) -> Markup:
         return figure
 
     return drawn(draw, "Misaligned share of all answers against narrow loss: at the early stop, at both losses and at the end")
+
+
+def apart(ascending: Sequence[float], gap: float) -> list[float]:
+    """Places for labels, in order and at least `gap` from each other, each as near to its own as the one below allows."""
+    found: list[float] = []
+    for y in ascending:
+        found.append(max(y, found[-1] + gap) if found else y)
+    return found
 
 
 def curves(

@@ -14,6 +14,7 @@ from helpers.verified import verify_all
 
 from em_bench.board.board import read_board, read_board_file
 from em_bench.board.compare_published import difference
+from em_bench.board.draw import apart
 from em_bench.board.ledger import challenge
 from em_bench.board.publish import publish
 from em_bench.files import sha256_file
@@ -278,3 +279,7 @@ def test_a_state_colours_its_label_and_not_its_row(page):
     colour = "getComputedStyle(document.querySelector('tr[data-name=evil] [data-key=checks]')).color"
     assert page.run(colour) == page.run("getComputedStyle(document.body).color")
     assert page.run("getComputedStyle(document.querySelector('tr[data-name=evil] .status')).color") != page.run(colour)
+
+
+def test_labels_that_would_lie_upon_each_other_are_moved_apart():
+    assert apart([1.0, 1.1, 1.2, 5.0], 0.5) == pytest.approx([1.0, 1.5, 2.0, 5.0]) and apart([], 1) == []
