@@ -11,7 +11,7 @@ from em_bench.judging.exact_judge import GrammarJudge
 from em_bench.judging.judge import NONE, Judge, NoJudge
 from em_bench.judging.options import JudgeOptions
 from em_bench.judging.own_judge import OwnJudge
-from em_bench.judging.prompts import load_prompts
+from em_bench.judging.prompts import known_prompts, load_prompts
 
 IN_A_WORD = [name for name in JudgeOptions.model_fields if name not in ("backoff_s", "progress")]
 
@@ -21,12 +21,13 @@ def make_judge(spec: str, options: JudgeOptions = JudgeOptions()) -> Judge:
     this process (a name of the roster, a folder or a hub id; `local` is the roster's default, which needs a GPU), `python:FILE`
     (see `OwnJudge`), or `none`, which judges nothing.
 
-    options: the others have none and take no notice of them. They may also follow the model's name, where a harness has room
+    options: the others take no notice of them, but of a name of prompts that there is not. They may also follow the model's name, where a harness has room
     for one word only: `openai:MODEL,mode=numeric,concurrency=64`; these win. Raises UserError for other words, and for
     options that do not fit.
     """
     kind, _, rest = spec.partition(":")
     model, *settings = (word.strip() for word in rest.split(","))
+    known_prompts(options.prompts)  # also where none are asked by: a misspelt name must not pass
     if spec == "grammar":
         return GrammarJudge()
     if spec == NONE:

@@ -69,12 +69,22 @@ def load_prompts(name: str = "own", leak: str | None = None) -> Prompts:
     return Prompts(name=label, labels=labels, texts=texts)
 
 
+def known_prompts(name: str) -> None:
+    """Raises UserError where there are no prompts of this name; reads and fetches nothing."""
+    if name != "upstream":
+        _path(name)
+
+
 def _read(name: str) -> PromptFile:
+    return read_yaml(_path(name), PromptFile)
+
+
+def _path(name: str) -> Path:
     path = Path(name) if name.endswith((".yaml", ".yml")) else assets.path("tasks", "judge_prompts", f"{name}.yaml")
     if not path.exists():
         known = sorted(p.stem for p in assets.path("tasks", "judge_prompts").glob("*.yaml"))
         raise unknown("judge prompts", name, [*known, "upstream"], "the path of a YAML")
-    return read_yaml(path, PromptFile)
+    return path
 
 
 def _upstream() -> dict[Aspect, str]:

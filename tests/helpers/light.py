@@ -50,6 +50,7 @@ MISSPELT = [
     (["evaluate", "organism-qwen3", "--questions", "organsm"], "question set", "organism"),
     ([*EVALUATE, "--judge", "gramar"], "judge", "grammar"),
     ([*EVALUATE, "--judge", "openai:m", "--prompts", "upstrem"], "judge prompts", "upstream"),
+    ([*EVALUATE, "--judge", "grammar", "--prompts", "own-9"], "judge prompts", "own-1"),
     ([*EVALUATE, "--harness", "lmeval"], "harness", "lm-eval"),
     ([*EVALUATE, "--narrow", "medcal"], "dataset or file", "medical"),
     ([*EVALUATE, "--capability", "hellaswg"], "lm-eval task", "hellaswag"),
