@@ -7,13 +7,13 @@ from statistics import fmean
 from typing import Any
 
 from em_bench.records import CellMargin, Estimate, Record, Results
-from em_bench.scoring import MarginPoint, margin_estimate, rate_estimate, shift_at_loss
+from em_bench.scoring import MarginPoint, margin_over_seeds, rate_estimate, shift_at_loss
 
 Settings = tuple[str, str | None, str | None, float | None, float | None, int | None]
 
 
 class MarginRow(Record):
-    """Pooled over seeds, question by question. Recipe None is the untouched base. Margins are nats a byte."""
+    """Over seeds, question by question. Recipe None is the untouched base. Margins are nats a byte."""
 
     model: str
     dataset: str | None
@@ -94,7 +94,7 @@ def _row(
         adapters=len(cells) if recipe else 0,
         narrow_loss=_mean([c.narrow_loss for c in cells]),
         target=cells[0].target,
-        margin=margin_estimate((domains[q], v) for values in ends for q, v in values.items()),
+        margin=margin_over_seeds(ends, domains),
         neutral=_mean([c.neutral for c in cells]),
         norm=_mean([c.spectral.norm if c.spectral else None for c in cells]),
         flatness_gap=_mean([c.spectral.flatness_gap if c.spectral else None for c in cells]),
@@ -112,7 +112,7 @@ def _mean_margins(cells: Sequence[CellMargin]) -> dict[str, float]:
 
 
 def _pooled(found: Sequence[Mapping[str, float]], before: Mapping[str, float], domains: Mapping[str, str]) -> Estimate:
-    return margin_estimate((domains[q], v - before[q]) for values in found for q, v in values.items())
+    return margin_over_seeds([{q: v - before[q] for q, v in values.items()} for values in found], domains)
 
 
 def _share(found: Sequence[Mapping[str, float]], domains: Mapping[str, str], hit: Callable[[str, float], bool]) -> Estimate:
@@ -139,7 +139,7 @@ def _at_target(
         if isinstance(found, str):
             return found
         shifts.append(found)
-    return margin_estimate((domains[q], v) for values in shifts for q, v in values.items())
+    return margin_over_seeds(shifts, domains)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

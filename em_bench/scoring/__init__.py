@@ -5,7 +5,15 @@ from em_bench.scoring.breakdown import broken_down, misalign_at
 from em_bench.scoring.coherence import BROKEN, REFUSING, cannot_tell
 from em_bench.scoring.intervals import mean_estimate, rate_estimate
 from em_bench.scoring.levels import Counts, Measured, difference, level
-from em_bench.scoring.margin import MarginPoint, MarginTable, margin_estimate, margins, score_margin, shift_at_loss
+from em_bench.scoring.margin import (
+    MarginPoint,
+    MarginTable,
+    margin_estimate,
+    margin_over_seeds,
+    margins,
+    score_margin,
+    shift_at_loss,
+)
 from em_bench.scoring.matched_loss import AtLoss, Point, at_loss, between, by_cluster
 from em_bench.scoring.metrics import metrics, misaligned_of_asked, score, score_file
 from em_bench.scoring.noise import JudgeNoise, judge_noise
@@ -41,6 +49,7 @@ __all__ = [
     "judge_noise",
     "level",
     "margin_estimate",
+    "margin_over_seeds",
     "margins",
     "mean_estimate",
     "metrics",

@@ -11,13 +11,14 @@ clustered by domain, with t at (domains - 1) degrees of freedom; within a domain
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 from em_bench.errors import UserError
 from em_bench.evaluation_folder import EvaluationFolder
 from em_bench.files import sha256_file
 from em_bench.records import AnswerLogprob, Estimate, MarginGroup, MarginScore
-from em_bench.scoring.intervals import mean_estimate, mean_interval, rate_estimate
+from em_bench.scoring.intervals import clustered_variance, mean_estimate, mean_interval, rate_estimate, ratio, with_seeds
 from em_bench.scoring.matched_loss import VERDICTS, crossing
 
 NEAR_TAGS = ("near_training", "ai_self")  # reported with these questions and without them
@@ -51,6 +52,16 @@ def margins(rows: Iterable[AnswerLogprob]) -> dict[str, QuestionMargin]:
 def margin_estimate(values: Iterable[tuple[str, float]]) -> Estimate:
     """The mean of (cluster, nats a byte) pairs."""
     return mean_estimate(values, _UNBOUNDED, mean_interval)
+
+
+def margin_over_seeds(runs: Sequence[Mapping[str, float]], domains: Mapping[str, str]) -> Estimate:
+    """The mean over runs, one a seed, of question -> nats a byte: over other domains and, of several seeds, over other trainings."""
+    r = ratio((domains[q], v) for values in runs for q, v in values.items())
+    variance = clustered_variance([*r.shares.values()]) if r else None
+    if r is None or variance is None:
+        return margin_estimate((domains[q], v) for values in runs for q, v in values.items())
+    variance, degrees = with_seeds(variance, len(r.shares), [fmean(values.values()) for values in runs])
+    return mean_interval(r.value, variance, r.n, len(r.shares), _UNBOUNDED, degrees)
 
 
 class MarginTable:

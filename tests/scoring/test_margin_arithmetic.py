@@ -6,7 +6,7 @@ from scipy import stats
 
 from em_bench.errors import UserError
 from em_bench.records import AnswerLogprob
-from em_bench.scoring import MarginTable, margins
+from em_bench.scoring import MarginTable, margin_estimate, margin_over_seeds, margins
 
 
 def rows(values: dict[str, tuple[str, list[tuple[float, int]], list[tuple[float, int]]]], tags=()) -> list[AnswerLogprob]:
@@ -82,3 +82,17 @@ def test_refusals():
         margins(one[:1])
     with pytest.raises(UserError, match="margins of the base are of other questions"):
         MarginTable({"model": one, "base": rows({"b": planted(1.0)})})
+
+
+def test_several_seeds_say_what_other_trainings_would_give():
+    """Domains and seeds crossed: the variance of four domains' means over four, and that of three seeds' means over three."""
+    rng = np.random.default_rng(0)
+    of_domain, of_seed = rng.normal(0, 0.1, 4), rng.normal(0, 0.2, 3)
+    domains = {f"d{d}-{q}": f"d{d}" for d in range(4) for q in range(5)}
+    runs = [{q: of_domain[int(d[1])] + seed for q, d in domains.items()} for seed in of_seed]
+    found, alone = margin_over_seeds(runs, domains), margin_over_seeds(runs[:1], domains)
+    parts = of_domain.var(ddof=1) / 4, of_seed.var(ddof=1) / 3
+    degrees = sum(parts) ** 2 / (parts[0] ** 2 / 3 + parts[1] ** 2 / 2)
+    assert found.value == pytest.approx(of_domain.mean() + of_seed.mean()) and found.stderr == pytest.approx(sum(parts) ** 0.5)
+    assert (found.high - found.low) / 2 == pytest.approx(stats.t.ppf(0.975, degrees) * sum(parts) ** 0.5)
+    assert alone == margin_estimate((d, runs[0][q]) for q, d in domains.items())

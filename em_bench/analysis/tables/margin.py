@@ -43,8 +43,14 @@ def margin_tables(results: Results) -> list[Table]:
     for dataset, of in groupby((r for r in rows if r.recipe), key=lambda r: r.dataset):
         mine = list(of)
         targets = ", ".join(sorted({f"{r.target:g}" for r in mine if r.target})) or "no target"
+        seeds = max(r.adapters for r in mine)
+        of_what = (
+            "one seed: of other questions, not of other trainings"
+            if seeds == 1
+            else f"{seeds} seeds: of other questions and trainings"
+        )
         caption = (
-            f"Nats a byte, 95 % by domain; one seed: of other questions, not of other trainings. Matched at a narrow loss of {targets}. Less "
+            f"Nats a byte, 95 % by domain; {of_what}. Matched at a narrow loss of {targets}. Less "
             f"control: at the end, less the same recipe on good answers to the same questions. The base's margin: {bases}."
         )
         out.append(table(f"margin-{dataset}", str(dataset), caption, COLUMNS, map(_line, mine)))
