@@ -56,10 +56,10 @@ $(VENV)/.site-tools: requirements/site.lock
 # What `make install` installs: one version of everything, by hash, for every platform. Versions stay as they are unless it is said:
 # make lock UPGRADE="--upgrade-package numpy". In validators.lock and site.lock, which nothing resolves, a version is changed by hand, and
 # make lock finds its hashes. torch-cpu.lock is all by hand: its wheel is on no public index under that name.
-COMPILE = $(VENV)/tools/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header
+COMPILE = $(VENV)/tools/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --fork-strategy fewest
 lock: $(VENV)/.tools
 	cat $(LOCKS) > requirements/all.lock
-	$(COMPILE) --python-version 3.11.5 pyproject.toml $(EXTRAS:%=--extra %) --extra quantized $(UPGRADE) -o requirements/all.lock
+	$(COMPILE) --python-version 3.11 pyproject.toml $(EXTRAS:%=--extra %) --extra quantized $(UPGRADE) -o requirements/all.lock
 	rm $(LOCKS)
 	awk '/^[a-z]/ {to = "environment"} /^(torch=|triton=|cuda-|nvidia-)/ {to = "torch"} /^bitsandbytes=/ {to = "quantized"} /^setuptools=/ {to = "build"} \
 	  {print > ("requirements/" to ".lock")}' requirements/all.lock

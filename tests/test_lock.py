@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
@@ -102,3 +103,14 @@ def test_the_audit_is_of_all_that_is_locked_and_fails_where_it_cannot_tell():
     recipe = re.search(r"^audit:.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)[1]
     assert "--strict" in recipe and "$(LOCKS:%=-r %) -r requirements/validators.lock -r requirements/site.lock" in recipe
     assert not re.search(r"^\t-|\|\| true|--ignore-vuln", recipe, re.MULTILINE)
+
+
+def test_every_locked_version_takes_the_oldest_python_that_we_do():
+    """By what each installed distribution says of itself: on Debian 12, whose Python is 3.11.2, `make install` must not end in the middle."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    oldest = re.fullmatch(r">=(3\.\d+)", project["requires-python"])[1]
+    there = {canonicalize_name(d.name): d for d in importlib.metadata.distributions()}
+    locked = {name: there[name] for name in LOCKED if name in there}
+    wanted = {name: d.metadata["Requires-Python"] for name, d in locked.items() if d.version == version(LOCKED[name])}
+    assert len(wanted) > 150
+    assert {n: w for n, w in wanted.items() if w and not SpecifierSet(w).contains(f"{oldest}.0")} == {}
